@@ -1,0 +1,88 @@
+"""LLaVA-NeXT: a base view and a tiled high-resolution view per image, packed by the model itself."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+from swiftvlm_eval.llava.adapter import LlavaAdapter
+from swiftvlm_eval.pruning.method import VisualLayout
+
+
+class LlavaNextAdapter(LlavaAdapter):
+    """Adapter of `LlavaNextForConditionalGeneration`, Vicuna- or Mistral-based."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self._layout_of = lru_cache(maxsize=256)(self._image_layout)
+
+    def layouts(self, image_inputs: Mapping[str, Any], visual_counts: Sequence[int]) -> list[VisualLayout]:
+        """Runs the model's own packing on index tensors, once per image size; see the base class."""
+        sizes: Tensor | None = image_inputs.get("image_sizes")
+        if sizes is None:
+            raise ValueError("image_sizes=None: LLaVA-NeXT needs the sizes of its images")
+        images = [self._layout_of(int(height), int(width)) for height, width in torch.as_tensor(sizes).tolist()]
+        copies = max(1, sum(visual_counts) // max(1, sum(len(image.patch) for image in images)))
+        found, position = [], 0
+        for start in range(0, len(visual_counts), copies):  # beams repeat every sample
+            own: list[VisualLayout] = []
+            while position < len(images) and sum(len(image.patch) for image in own) < visual_counts[start]:
+                own.append(images[position])
+                position += 1
+            layout = _joined(own)
+            if len(layout.patch) != visual_counts[start]:
+                raise ValueError(f"{visual_counts[start]} visual tokens, but the images make {len(layout.patch)}")
+            found += [layout] * copies
+        return found
+
+    def _image_layout(self, height: int, width: int) -> VisualLayout:
+        """The layout of one image of that size in pixels."""
+        config, side = self.model.config, self.patches_per_side
+        tiles = image_size_to_num_patches(
+            [height, width], config.image_grid_pinpoints, config.vision_config.image_size
+        )
+        flat = torch.arange(tiles * side * side, dtype=torch.float64).view(tiles, side * side, 1)
+        packed, _ = self.core.pack_image_features(
+            [flat], torch.tensor([[height, width]]), "default", image_newline=torch.full((1,), -1.0).double()
+        )
+        source = packed[0][:, 0].long()
+        base = torch.arange(side * side)
+        fine = source[side * side :]
+        columns = int((fine < 0).nonzero()[0, 0]) + 1 if bool((fine < 0).any()) else len(fine)
+        place = torch.arange(len(fine))
+        newline = source < 0
+        return VisualLayout(
+            view=torch.cat([torch.zeros_like(base), torch.ones_like(place)]),
+            row=torch.cat([base // side, place // columns]),
+            column=torch.cat([base % side, place % columns]),
+            tile=torch.where(newline, -1, source // (side * side)),
+            patch=torch.where(newline, -1, source % (side * side)),
+            grids=((side, side), (len(fine) // columns, columns - 1)),
+            num_tiles=tiles,
+        )
+
+
+def _joined(images: Sequence[VisualLayout]) -> VisualLayout:
+    """The layout of several images of one sample, one after the other."""
+    if not images:
+        empty = torch.empty(0, dtype=torch.int64)
+        return VisualLayout(empty, empty, empty, empty, empty, (), 0)
+    views, tiles = 0, 0
+    view, tile = [], []
+    for image in images:
+        view.append(image.view + views)
+        tile.append(torch.where(image.newline, -1, image.tile + tiles))
+        views += len(image.grids)
+        tiles += image.num_tiles
+    return VisualLayout(
+        view=torch.cat(view),
+        row=torch.cat([image.row for image in images]),
+        column=torch.cat([image.column for image in images]),
+        tile=torch.cat(tile),
+        patch=torch.cat([image.patch for image in images]),
+        grids=tuple(grid for image in images for grid in image.grids),
+        num_tiles=tiles,
+    )

@@ -1,0 +1,387 @@
+"""The contract between a pruning method and the engine.
+
+A method is a frozen dataclass of its paper's hyper-parameters. It plans (`plan`: where it acts and how many visual rows
+stay) and it selects (`select`: from what one sample shows at one boundary to the new visual rows). It never sees the
+model, a cache, a mask or another sample. What must survive between two stages travels in `RowEdit.carry`.
+
+Boundary b means: b decoder layers have run in full. Boundary 0 is the decoder's input.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from swiftvlm_eval.pruning.budget import (
+    BudgetError,
+    Family,
+    StageRows,
+    check_boundaries,
+    mean_rows,
+    scale_boundaries,
+    solve_counts,
+    through_presets,
+)
+
+ScoreLayer = Literal["previous", "next"]
+"""Whose projections score a stage: the layer that has just run, or the one about to run."""
+PositionRule = Literal["keep", "compact"]
+"""Rows keep their position ids, or the sequence is renumbered 0..n-1 after every edit."""
+Scope = Literal["all", "visual"]
+"""Keys under the softmax: every visible row, or the visual candidates only."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One edit of the sequence: where, whose layer scores, and how many visual rows remain.
+
+    `kept` counts original tokens, `merged` rows that stand for several. For a method whose count depends on the input
+    (`Plan.adaptive`) they are expectations.
+    """
+
+    boundary: int
+    kept: int
+    merged: int = 0
+    scored_by: ScoreLayer | None = None
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method will do to one sample of `num_visual` tokens in a decoder of `num_layers` layers."""
+
+    num_visual: int
+    num_layers: int
+    stages: tuple[Stage, ...] = ()
+    adaptive: bool = False
+
+    @property
+    def rows_per_layer(self) -> tuple[int, ...]:
+        """Visual rows that each decoder layer sees, merged rows included."""
+        rows, current = [], self.num_visual
+        stages = {stage.boundary: stage.kept + stage.merged for stage in self.stages}
+        for layer in range(self.num_layers):
+            current = stages.get(layer, current)
+            rows.append(current)
+        return tuple(rows)
+
+    @property
+    def mean_visual_tokens(self) -> float:
+        """Mean of `rows_per_layer`: the planned budget in tokens."""
+        return sum(self.rows_per_layer) / self.num_layers
+
+
+@dataclass(frozen=True)
+class VisualLayout:
+    """Where each visual token comes from. All tensors are int64, [N].
+
+    Attributes:
+        view: which grid the token lies on; one number per grid of the sample, ascending.
+        row: row on that grid.
+        column: column on that grid; for a newline token the grid's width.
+        tile: index among the sample's encoder inputs; -1 for a newline token.
+        patch: patch index inside that tile, raster order; -1 for a newline token.
+        grids: (height, width) of every view.
+        num_tiles: encoder inputs of the sample.
+    """
+
+    view: Tensor
+    row: Tensor
+    column: Tensor
+    tile: Tensor
+    patch: Tensor
+    grids: tuple[tuple[int, int], ...]
+    num_tiles: int
+
+    @property
+    def newline(self) -> Tensor:
+        """bool, [N]: tokens that mark the end of a grid row and show no patch."""
+        return self.patch < 0
+
+
+class VisionSignals(Protocol):
+    """What the vision tower shows of one sample; T tiles, P patches a tile (CLS excluded), feature width D."""
+
+    @property
+    def features(self) -> Tensor:
+        """[T, 1 + P, D]: the hidden states that feed the projector, CLS first."""
+
+    @property
+    def cls_attention(self) -> Tensor:
+        """float32, [T, heads, P]: attention of CLS to the patches in that layer, softmax over all 1 + P keys."""
+
+    @property
+    def keys(self) -> Tensor:
+        """[T, heads, 1 + P, head_dim]: key projections of that layer, with bias, unscaled."""
+
+    def project(self, features: Tensor) -> Tensor:
+        """[n, D] vision features -> [n, hidden_size] decoder rows."""
+
+
+class LayerAttention(Protocol):
+    """Attention of the scoring layer, bound by the engine to one sample at one boundary."""
+
+    def __call__(
+        self, queries: Tensor | None, candidates: Tensor | None, positions: Tensor | None, rope: bool, scope: Scope
+    ) -> Tensor:
+        """See `Signals.attention`."""
+
+
+@dataclass
+class Signals:
+    """What one sample shows at one boundary. V visual rows are live, in sequence order; n_t text rows.
+
+    Attributes:
+        stage: the stage that is due.
+        num_visual: N, visual tokens that entered the decoder.
+        states: [V, hidden_size], visual rows.
+        index: int64, [V], original visual index of each row; -1 for a merged row.
+        positions: float32, [V], current position ids.
+        text_states: [n_t, hidden_size], text rows in sequence order; the last one ends the prompt.
+        question: number of text rows after the last visual token.
+        carry: what the method's previous stage left in its RowEdit.
+        previous_states: [V, hidden_size], the same visual rows one layer earlier; None at boundary 0.
+        layer_attention: bound by the engine; call `attention`.
+        read_layout: bound by the engine; read `layout`.
+        read_vision: bound by the engine; read `vision`.
+        read_seed: bound by the engine; use `generator`.
+    """
+
+    stage: Stage
+    num_visual: int
+    states: Tensor
+    index: Tensor
+    positions: Tensor
+    text_states: Tensor
+    question: int
+    carry: Any
+    previous_states: Tensor | None
+    layer_attention: LayerAttention | None
+    read_layout: Callable[[], VisualLayout]
+    read_vision: Callable[[], VisionSignals]
+    read_seed: Callable[[], int]
+
+    @cached_property
+    def layout(self) -> VisualLayout:
+        """Where each of the N tokens comes from."""
+        return self.read_layout()
+
+    @cached_property
+    def vision(self) -> VisionSignals:
+        """Signals of the vision tower; the method declares `reads_vision`."""
+        return self.read_vision()
+
+    @cached_property
+    def generator(self) -> torch.Generator:
+        """A CPU generator of this sample, seeded by the run's seed and the sample: the same draw on every device, rank
+        and batch size.
+        """
+        return torch.Generator().manual_seed(self.read_seed())
+
+    def attention(
+        self,
+        *,
+        queries: Tensor | None = None,
+        candidates: Tensor | None = None,
+        positions: Tensor | None = None,
+        rope: bool = True,
+        scope: Scope = "all",
+    ) -> Tensor:
+        """Attention of text rows to visual rows in the scoring layer, softmax in float32.
+
+        Args:
+            queries: int64, indices of text rows; default the last prompt token.
+            candidates: [C, hidden_size] rows to score instead of the live visual rows (next-layer stages only).
+            positions: [C] their position ids.
+            rope: rotate queries and keys.
+            scope: keys under the softmax.
+
+        Returns:
+            float32, [heads, num_queries, V or C].
+        """
+        if self.layer_attention is None:
+            raise RuntimeError(f"the stage at boundary {self.stage.boundary} declares no scoring layer")
+        return self.layer_attention(queries, candidates, positions, rope, scope)
+
+    def keep(self, kept: Tensor, carry: Any = None) -> "RowEdit":
+        """The edit that keeps some of the live visual rows and drops the others.
+
+        Args:
+            kept: int64, row numbers among the V live rows, ascending.
+            carry: see `RowEdit`.
+        """
+        return RowEdit(self.states[kept], self.index[kept], self.positions[kept], carry)
+
+
+@dataclass(frozen=True)
+class RowEdit:
+    """The visual rows from here on. Text rows are never edited.
+
+    Rows are placed in the sequence by `positions` (stable among equals). Under the rule `keep` these are also the
+    position ids; under `compact` the sequence is renumbered afterwards.
+
+    Attributes:
+        states: [V', hidden_size].
+        index: int64, [V'], original visual index; -1 for a row that stands for several tokens.
+        positions: float, [V'].
+        carry: handed to the method's next stage, then forgotten.
+    """
+
+    states: Tensor
+    index: Tensor
+    positions: Tensor
+    carry: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningMethod(ABC):
+    """Base of all methods: a frozen record of hyper-parameters that plans and selects.
+
+    Attributes:
+        layers: pruning boundaries; None takes the checkpoint's own (config key `pruning_layers`), else the paper's,
+            scaled to the decoder's depth.
+        counts: visual rows kept per stage, overriding the budget: whole numbers are tokens, numbers below one are
+            shares of N.
+        schedule: `exact` meets the budget within half a token; `paper` takes the published counts of the named
+            budgets (192, 128, 64 of 576), whatever their mean.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    summary: ClassVar[str]
+    position_rule: ClassVar[PositionRule] = "keep"
+    scored_by: ClassVar[ScoreLayer | tuple[ScoreLayer | None, ...] | None] = None
+    reads_vision: ClassVar[bool] = False
+    default_layers: ClassVar[tuple[int, ...]] = ()
+    presets: ClassVar[Mapping[float, Sequence[StageRows]]] = {}
+    paper_presets: ClassVar[Mapping[float, Sequence[StageRows]]] = {}
+
+    layers: tuple[int, ...] | None = field(default=None)
+    counts: tuple[float, ...] | None = field(default=None)
+    schedule: Literal["exact", "paper"] = field(default="exact")
+
+    @abstractmethod
+    def select(self, signals: Signals) -> RowEdit:
+        """Chooses the visual rows of one sample at `signals.stage`."""
+
+    @property
+    def positions(self) -> PositionRule:
+        """The position rule in force; an option may override the class's."""
+        return self.position_rule
+
+    def plan(
+        self, num_visual: int, num_layers: int, budget: float | None = None, layers: Sequence[int] | None = None
+    ) -> Plan:
+        """Turns a budget into stages.
+
+        Args:
+            num_visual: N of the sample.
+            num_layers: decoder layers.
+            budget: share of N; None or 1 keeps everything unless `counts` say otherwise.
+            layers: the checkpoint's pruning boundaries, used where the method has no `layers` of its own.
+
+        Raises:
+            BudgetError: no schedule meets the budget; the message gives the feasible range.
+            ValueError: options that do not fit the model.
+        """
+        boundaries = self.boundaries(num_layers, budget, layers)
+        counts = self.stage_counts(num_visual, num_layers, budget, boundaries)
+        scored_by = self.scored_by if isinstance(self.scored_by, tuple) else (self.scored_by,) * len(boundaries)
+        stages = [
+            Stage(boundary, kept, merged, scorer, last=position == len(boundaries) - 1)
+            for position, (boundary, (kept, merged), scorer) in enumerate(
+                zip(boundaries, counts, scored_by, strict=True)
+            )
+        ]
+        return Plan(num_visual, num_layers, tuple(stages), adaptive=self.adaptive)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the executed count depends on the input."""
+        return False
+
+    def boundaries(
+        self, num_layers: int, budget: float | None = None, layers: Sequence[int] | None = None
+    ) -> tuple[int, ...]:
+        """The pruning boundaries for a decoder of that depth."""
+        chosen = self.layers or layers or scale_boundaries(self.layers_for(budget), num_layers)
+        expected = len(self.layers_for(budget))
+        if len(chosen) != expected:
+            raise ValueError(f"layers={list(chosen)}: {self.name} has {expected} stages")
+        return check_boundaries(chosen, num_layers)
+
+    def layers_for(self, budget: float | None) -> tuple[int, ...]:
+        """The paper's boundaries for a 32-layer decoder; some methods choose them by budget."""
+        return self.default_layers
+
+    def stage_counts(
+        self, num_visual: int, num_layers: int, budget: float | None, boundaries: tuple[int, ...]
+    ) -> tuple[tuple[int, int], ...]:
+        """(kept, merged) rows per stage."""
+        if self.counts is not None:
+            return self.explicit_counts(num_visual, len(boundaries))
+        if budget is None or budget >= 1:
+            return ((num_visual, 0),) * len(boundaries)
+        if self.schedule == "paper":
+            return self.paper_counts(num_visual, budget)
+        return solve_counts(self.family(budget), boundaries, num_visual, num_layers, budget)
+
+    def family(self, budget: float) -> Family:
+        """The schedule family that the budget solver searches; by default the line through the presets."""
+        return through_presets(self.presets)
+
+    def explicit_counts(self, num_visual: int, num_stages: int) -> tuple[tuple[int, int], ...]:
+        """Reads the option `counts`."""
+        counts = self.counts or ()
+        if len(counts) != num_stages:
+            raise ValueError(f"counts={list(counts)}: {self.name} has {num_stages} stages, one count for each")
+        return tuple((self.whole_count(count, num_visual, "counts"), 0) for count in counts)
+
+    @staticmethod
+    def whole_count(value: float, num_visual: int, option: str) -> int:
+        """A count from an option: a share of N if below one, else tokens.
+
+        Raises:
+            ValueError: outside 0..N.
+        """
+        count = round(value * num_visual) if 0 < value < 1 else int(value)
+        if not 0 <= count <= num_visual or (value >= 1 and value != count):
+            raise ValueError(f"{option}={value}: allowed are whole numbers from 0 to {num_visual}, or shares below 1")
+        return count
+
+    def paper_counts(self, num_visual: int, budget: float) -> tuple[tuple[int, int], ...]:
+        """The published counts of a named budget, as shares of N rounded to whole tokens, at least one kept."""
+        presets = {**self.presets, **self.paper_presets}
+        for share, rows in presets.items():
+            if abs(share - budget) < 1e-3:
+                return tuple((max(1, round(k * num_visual)), round(m * num_visual)) for k, m in rows)
+        known = ", ".join(f"{share:.4g}" for share in sorted(presets)) or "none"
+        raise BudgetError(f"budget={budget:.4g}: {self.name} has paper schedules for the shares {known}")
+
+    def overhead_flops(self, plan: Plan, hidden_size: int) -> dict[str, float]:
+        """FLOPs of the selection itself, item by item, as the method's paper counts them; empty if it counts none."""
+        return {}
+
+    def attributed_mean(self, plan: Plan) -> float | None:
+        """Mean visual tokens as the method's own code counts them, where that differs from what is executed."""
+        return None
+
+
+__all__ = [
+    "BudgetError",
+    "Plan",
+    "PositionRule",
+    "PruningMethod",
+    "RowEdit",
+    "Scope",
+    "Signals",
+    "Stage",
+    "VisionSignals",
+    "VisualLayout",
+    "mean_rows",
+]

@@ -1,0 +1,136 @@
+"""SwiftVLM (arXiv 2602.03134): cross-layer token bypass.
+
+After layer 3 the visual tokens that the last prompt token attends to least leave the sequence, but are not lost: they
+are grouped, one merged row per group stays in the sequence, and the tokens themselves wait. Before layers 11 and 15 the
+waiting tokens are aligned by what happened to their group's row meanwhile, all N tokens are scored again, and any of
+them may come back. After the last selection the rest is dropped.
+
+The authors have published no code. Decisions where the paper is silent, each an option: scores are normalised over the
+visual candidates (`scope`; the efficiency section counts visual keys only); anchors are strided over the waiting tokens
+(`anchors`; the cost term 2RZd means one comparison per token and anchor); a merged row takes its anchor's position id
+(`merged_position`); the counts per stage are fitted to the reported FLOPs (schedule `paper`: 1.75 and 1.31 T).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from swiftvlm_eval.pruning.budget import Family
+from swiftvlm_eval.pruning.merging import AnchorRule, Groups, MergedPosition, choose_anchors, merge_by_anchors
+from swiftvlm_eval.pruning.method import Plan, PruningMethod, RowEdit, ScoreLayer, Scope, Signals
+from swiftvlm_eval.pruning.scores import top_k
+
+
+class Bypass(NamedTuple):
+    """The R waiting tokens, the groups in which they were merged, and the position ids of all N tokens."""
+
+    states: Tensor  # [R, D]
+    index: Tensor  # int64, [R], visual indices
+    groups: Groups
+    positions: Tensor  # [N]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwiftVLM(PruningMethod):
+    """SwiftVLM; `counts` are (k1, Z1, k2, Z2, k3).
+
+    Attributes:
+        scope: keys under the softmax: `visual` candidates, or `all` (candidates and text; merged rows excluded).
+        anchors: how group representatives are chosen.
+        merged_position: position id of a merged row: its anchor's, the members' `mean` (fractional), or that rounded.
+        merge: False drops instead of merging (ablation S, with `bypass=False`).
+        bypass: False forgets the dropped tokens (ablation S+M); later stages rank active and merged rows alike.
+    """
+
+    name: ClassVar[str] = "swiftvlm"
+    title: ClassVar[str] = "SwiftVLM"
+    source: ClassVar[str] = "arXiv 2602.03134"
+    summary: ClassVar[str] = "three stages; dropped tokens bypass the layers in between and may return"
+    scored_by: ClassVar[tuple[ScoreLayer, ...]] = ("previous", "next", "next")
+    default_layers: ClassVar[tuple[int, ...]] = (3, 10, 14)
+    presets: ClassVar = {
+        64 / 576: ((16 / 576, 8 / 576), (12 / 576, 8 / 576), (4 / 576, 0.0)),
+        128 / 576: ((144 / 576, 32 / 576), (72 / 576, 32 / 576), (40 / 576, 0.0)),
+        192 / 576: ((240 / 576, 32 / 576), (164 / 576, 32 / 576), (96 / 576, 0.0)),
+    }
+    paper_presets: ClassVar = {128 / 576: ((144 / 576, 32 / 576), (72 / 576, 32 / 576), (34 / 576, 0.0))}
+
+    scope: Scope = "visual"
+    anchors: AnchorRule = "strided"
+    merged_position: MergedPosition = "anchor"
+    merge: bool = True
+    bypass: bool = True
+
+    def select(self, signals: Signals) -> RowEdit:
+        """Aligns what waits, scores, keeps the best, and sends the rest on the bypass."""
+        states, index, positions = self._candidates(signals)
+        own = signals.carry is None
+        scores = signals.attention(
+            candidates=None if own else states, positions=None if own else positions, scope=self.scope
+        ).mean(dim=0)[0]
+        kept = top_k(scores, signals.stage.kept)
+        edit = RowEdit(states[kept], index[kept], positions[kept])
+        if signals.stage.last or not self.merge or len(index) == len(kept):
+            return edit
+        waiting = torch.ones_like(index, dtype=torch.bool).index_fill(0, kept, False)
+        rest = (~waiting).int().argsort(dim=0, stable=True)[: len(index) - len(kept)]
+        return self._bypass(signals, edit, states, index, positions, rest, scores[rest])
+
+    def _candidates(self, signals: Signals) -> tuple[Tensor, Tensor, Tensor]:
+        """All N tokens in original order, waiting ones aligned; the live rows where nothing waits."""
+        waiting: Bypass | None = signals.carry
+        if waiting is None:
+            return signals.states, signals.index, signals.positions
+        live = (signals.index < 0).int().argsort(dim=0, stable=True)
+        sent = waiting.groups.merged
+        active, merged = live.split([len(live) - len(sent), len(sent)])
+        states = torch.empty((signals.num_visual, signals.states.shape[1])).to(signals.states)
+        states[signals.index[active]] = signals.states[active]
+        moved = signals.states[merged] - sent
+        states[waiting.index] = waiting.states + (moved[waiting.groups.members] if len(sent) else 0)
+        return states, torch.arange(signals.num_visual, device=states.device), waiting.positions
+
+    def _bypass(
+        self,
+        signals: Signals,
+        edit: RowEdit,
+        states: Tensor,
+        index: Tensor,
+        positions: Tensor,
+        rest: Tensor,
+        scores: Tensor,
+    ) -> RowEdit:
+        """Adds one merged row per group of the rest to the edit and lets the rest wait."""
+        count = min(signals.stage.merged, len(rest))
+        anchors = choose_anchors(len(rest), count, self.anchors, scores).to(rest.device)
+        groups = Groups(states[:0], positions[:0], rest)
+        if count:
+            groups = merge_by_anchors(states[rest], positions[rest], anchors, self.merged_position)
+        carry = Bypass(states[rest], index[rest], groups, positions) if self.bypass else None
+        return RowEdit(
+            torch.cat([edit.states, groups.merged]),
+            torch.cat([edit.index, index.new_full((count,), -1)]),
+            torch.cat([edit.positions, groups.positions]),
+            carry,
+        )
+
+    def family(self, budget: float) -> Family:
+        """The line through the presets, without merged rows where merging is off."""
+        family = super().family(budget)
+        return family if self.merge else lambda x: [(kept, 0.0) for kept, _ in family(x)]
+
+    def explicit_counts(self, num_visual: int, num_stages: int) -> tuple[tuple[int, int], ...]:
+        """Reads `counts` as (k1, Z1, k2, Z2, k3)."""
+        if len(self.counts or ()) != 5:
+            raise ValueError(f"counts={list(self.counts or ())}: swiftvlm takes five, k1, Z1, k2, Z2, k3")
+        k1, z1, k2, z2, k3 = (self.whole_count(count, num_visual, "counts") for count in self.counts or ())
+        return ((k1, min(z1, num_visual - k1)), (k2, min(z2, num_visual - k2)), (k3, 0))
+
+    def overhead_flops(self, plan: Plan, hidden_size: int) -> dict[str, float]:
+        """The paper's F_o: merging at the first two stages, scoring at the two that look at all N tokens again."""
+        n, d = plan.num_visual, hidden_size
+        merging = sum((n - stage.kept) * d * (2 * stage.merged + 1) for stage in plan.stages[:-1] if stage.merged)
+        scoring = sum(2 * n * d + 2 * d**2 + 2 * (n - stage.kept) * d**2 for stage in plan.stages[1:])
+        return {"merging": float(merging), "scoring": float(scoring)}

@@ -1,0 +1,27 @@
+"""The unpruned model: the reference of every relative figure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from swiftvlm_eval.pruning.method import Plan, PruningMethod, RowEdit, Signals
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vanilla(PruningMethod):
+    """Keeps every visual token; the budget is ignored."""
+
+    name: ClassVar[str] = "vanilla"
+    title: ClassVar[str] = "Vanilla"
+    source: ClassVar[str] = "no reduction"
+    summary: ClassVar[str] = "all visual tokens in all layers"
+
+    def plan(
+        self, num_visual: int, num_layers: int, budget: float | None = None, layers: Sequence[int] | None = None
+    ) -> Plan:
+        """A plan without stages."""
+        return Plan(num_visual, num_layers)
+
+    def select(self, signals: Signals) -> RowEdit:
+        """Never called: there are no stages."""
+        raise NotImplementedError("vanilla has no stages")

@@ -1,0 +1,55 @@
+"""What really happened to a sample: the ground truth of records, and of tests."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from swiftvlm_eval.pruning.method import Plan
+
+
+@dataclass(frozen=True)
+class StageTrace:
+    """One executed edit.
+
+    Attributes:
+        boundary: decoder layers that had run.
+        index: int64, [V'], original visual index of each visual row after the edit, in sequence order; -1 is a merged
+            row.
+    """
+
+    boundary: int
+    index: Tensor
+
+    @property
+    def kept_indices(self) -> list[int]:
+        """Original visual indices of the tokens that stayed, in sequence order."""
+        return [index for index in self.index.tolist() if index >= 0]
+
+    @property
+    def merged_rows(self) -> int:
+        """Rows that stand for several tokens."""
+        return sum(index < 0 for index in self.index.tolist())
+
+
+@dataclass
+class SampleTrace:
+    """One sample's prefill.
+
+    Attributes:
+        num_visual: visual tokens that entered the decoder.
+        num_text: text tokens of the prompt.
+        plan: what was planned.
+        rows_per_layer: visual rows that each layer really saw, merged rows included.
+        stages: the edits, in order.
+    """
+
+    num_visual: int
+    num_text: int
+    plan: Plan
+    rows_per_layer: list[int] = field(default_factory=list)
+    stages: list[StageTrace] = field(default_factory=list)
+
+    @property
+    def mean_visual_tokens(self) -> float:
+        """Executed mean of visual rows over decoder layers."""
+        return sum(self.rows_per_layer) / len(self.rows_per_layer)

@@ -1,0 +1,43 @@
+"""`prune`: a pruning method at work on a LLaVA model, for the length of a `with` block."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+
+from torch import nn
+
+from swiftvlm_eval.llava.adapter import adapter_for
+from swiftvlm_eval.pruning.budget import parse_budget
+from swiftvlm_eval.pruning.engine import PruningSession
+from swiftvlm_eval.pruning.method import PruningMethod
+
+
+@contextmanager
+def prune(
+    model: nn.Module, method: PruningMethod, budget: str | int | float | Fraction | None = None, *, seed: int = 0
+) -> Iterator[PruningSession]:
+    """Runs a LLaVA model with visual-token pruning.
+
+        with prune(model, SwiftVLM(), budget=192) as session:
+            model.generate(**inputs)
+        session.traces[0].mean_visual_tokens
+
+    Args:
+        model: `LlavaForConditionalGeneration` or `LlavaNextForConditionalGeneration`; attention sdpa, eager or flash.
+        method: what to prune.
+        budget: mean visual tokens per decoder layer, a count for 576 tokens or a share; None keeps everything unless
+            the method's own counts say otherwise.
+        seed: seeds methods that draw at random.
+
+    Yields:
+        The session; its `traces` tell what happened in the last prefill.
+
+    Raises:
+        BudgetError: a malformed budget. A budget that cannot be met is reported by the first prefill, because it
+            depends on the prompt's number of visual tokens.
+        UnsupportedModelError: no adapter knows the model.
+    """
+    share = None if budget is None else parse_budget(budget)
+    session = PruningSession(adapter_for(model), method, share, seed)
+    with session.bound():
+        yield session
