@@ -1,0 +1,91 @@
+"""The benchmark table: which lmms-eval number is printed in which column.
+
+The table is data (`benchmarks.yaml`), so that adding a benchmark touches no code.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+TABLE = Path(__file__).with_name("benchmarks.yaml")
+
+Group = Literal["localization", "non_localization"]
+Reduction = Literal["mean", "mme", "circular"]
+
+
+class Benchmark(BaseModel):
+    """One benchmark column; the fields are explained at the top of `benchmarks.yaml`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    task: str
+    metric: str
+    title: str
+    group: Group
+    scale: float = Field(gt=0)
+    digits: int = Field(ge=0, le=6)
+    literature: str
+    documents: int | None = Field(gt=0)
+    reduction: Reduction
+    clusters: str
+
+
+class BenchmarkTable(BaseModel):
+    """All columns in printing order, and the named sets of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    benchmarks: dict[str, Benchmark]
+    sets: dict[str, tuple[str, ...]]
+
+    @model_validator(mode="after")
+    def _sets_name_known_columns(self) -> "BenchmarkTable":
+        for name, keys in self.sets.items():
+            unknown = sorted(set(keys) - set(self.benchmarks))
+            if unknown:
+                raise ValueError(f"sets.{name} names unknown benchmarks {unknown}; known: {sorted(self.benchmarks)}")
+        tasks = [(entry.task, entry.metric) for entry in self.benchmarks.values()]
+        if len(set(tasks)) != len(tasks):
+            raise ValueError("two benchmarks read the same task and metric")
+        return self
+
+    def of_tasks(self, tasks: set[str]) -> tuple[Benchmark, ...]:
+        """Returns the columns whose lmms-eval task is among `tasks`, in printing order."""
+        return tuple(entry for entry in self.benchmarks.values() if entry.task in tasks)
+
+    def of_set(self, name: str) -> tuple[Benchmark, ...]:
+        """Returns the columns of a named set.
+
+        Raises:
+            ValueError: No set has that name.
+        """
+        if name not in self.sets:
+            raise ValueError(f"benchmark set {name!r} is not known; allowed: {sorted(self.sets)}")
+        return tuple(self.benchmarks[key] for key in self.sets[name])
+
+
+def load_benchmarks(path: Path = TABLE) -> BenchmarkTable:
+    """Reads a benchmark table.
+
+    Args:
+        path: YAML file in the format of the shipped `benchmarks.yaml`.
+
+    Raises:
+        ValueError: The file is not such a table; the message names the file and the field.
+    """
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        entries = {key: Benchmark(key=key, **entry) for key, entry in content["benchmarks"].items()}
+        return BenchmarkTable(benchmarks=entries, sets=content["sets"])
+    except (ValidationError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path.name} is not a benchmark table: {error}") from error
+
+
+@cache
+def shipped_benchmarks() -> BenchmarkTable:
+    """Returns the benchmark table that comes with the package."""
+    return load_benchmarks()

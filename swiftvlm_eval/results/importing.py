@@ -1,0 +1,283 @@
+"""Builds a run record from what one lmms-eval run wrote."""
+
+import hashlib
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import ValidationError
+
+from swiftvlm_eval.results.execution import ExecutionSum, TimingSum
+from swiftvlm_eval.results.lmms_output import (
+    Fingerprint,
+    pruning_report,
+    raw_samples,
+    read_results,
+    sample_line,
+    samples_path,
+)
+from swiftvlm_eval.results.record import (
+    MethodDescription,
+    MetricScore,
+    ModelDescription,
+    ModelShape,
+    Origin,
+    RunRecord,
+    Settings,
+    Software,
+    Status,
+    TaskResult,
+)
+from swiftvlm_eval.results.samples import SampleLine
+
+# What the run description of our model class holds; `schedule` and `planned_mean` may differ between tasks, because
+# they depend on the token count of the first image.
+_PER_TASK_KEYS = frozenset({"schedule", "planned_mean"})
+_KNOWN_KEYS = _PER_TASK_KEYS | {
+    *("method", "options", "budget", "pretrained", "revision", "family", "shape", "dtype", "device"),
+    *("attn_implementation", "batch_size", "image_mode", "seed", "world_size", "versions", "commit"),
+}
+
+
+def import_run(results_json: Path) -> tuple[RunRecord, list[SampleLine]]:
+    """Reads one lmms-eval run (`--output_path`, best with `--log_samples`) as a record and its per-sample lines.
+
+    Args:
+        results_json: `<stamp>_results.json`; the per-sample files are looked for beside it.
+
+    Returns:
+        The record (without `samples_file`, which is set when it is written) and the lines sorted by task and document.
+
+    Raises:
+        ValueError: The file is not an lmms-eval results file, holds no task, a per-sample file is broken, or the
+            run describes itself differently in different tasks. The message names the file.
+    """
+    results = read_results(results_json)
+    if not results["n-samples"]:
+        raise ValueError(f"{results_json.name} holds no task")
+    runs: list[dict[str, Any]] = []
+    tasks: dict[str, TaskResult] = {}
+    samples: list[SampleLine] = []
+    for task in sorted(results["n-samples"]):
+        tasks[task], lines, described = _import_task(results, results_json, task)
+        samples.extend(lines)
+        runs.extend(described)
+    run = _agreeing(runs, results_json.name)
+    try:
+        return _record(results, results_json, run, tasks), samples
+    except ValidationError as error:
+        raise ValueError(f"{results_json.name} does not make a valid record: {error}") from error
+
+
+def _record(results: Mapping[str, Any], path: Path, run: Mapping[str, Any], tasks: dict[str, TaskResult]) -> RunRecord:
+    config = results["config"]
+    settings = _settings(config, run)
+    status, reasons = _status(settings, tasks)
+    return RunRecord(
+        status=status,
+        status_reasons=tuple(reasons),
+        model=_model(config, run),
+        method=MethodDescription(
+            name=run.get("method"),
+            options=run.get("options") or {},
+            budget=run.get("budget"),
+            schedule=run.get("schedule"),
+        ),
+        settings=settings,
+        software=Software(
+            versions=run.get("versions") or {},
+            commit=run.get("commit"),
+            lmms_eval_version=_text_or_none(results.get("lmms_eval_version")),
+        ),
+        origin=Origin(
+            results_file=path.name,
+            results_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            created=_utc(results.get("date"), config),
+        ),
+        tasks=tasks,
+        wall_time_s=_number(results.get("total_evaluation_time_seconds")),
+        extra={key: run[key] for key in sorted(set(run) - _KNOWN_KEYS)},
+    )
+
+
+def _import_task(
+    results: Mapping[str, Any], path: Path, task: str
+) -> tuple[TaskResult, list[SampleLine], list[dict[str, Any]]]:
+    counts = results["n-samples"][task]
+    reported = _reported_metrics(results["results"].get(task, {}))
+    lines: list[SampleLine] = []
+    runs: list[dict[str, Any]] = []
+    prompts, documents = Fingerprint(), Fingerprint()
+    execution, timing = ExecutionSum(), TimingSum()
+    file = samples_path(path, task)
+    if file.exists():
+        for sample in raw_samples(file):
+            report = pruning_report(sample)
+            line = sample_line(task, sample, reported)
+            lines.append(line)
+            prompts.add(line.doc_id, sample.get("input"))
+            documents.add(line.doc_id, sample.get("target"))
+            execution.add(report)
+            timing.add(report)
+            if isinstance(report.get("run"), dict):
+                runs.append(report["run"])
+    lines.sort(key=lambda line: line.doc_id)
+    logged = file.exists()
+    expected, directions = int(counts["effective"]), results.get("higher_is_better", {}).get(task, {})
+    result = TaskResult(
+        version=results.get("versions", {}).get(task),
+        expected=expected,
+        available=int(counts["original"]),
+        answered=len(lines) if logged else None,
+        failed=_failed(lines, expected, reported) if logged else None,
+        prompts_sha256=prompts.hexdigest() if logged else None,
+        documents_sha256=documents.hexdigest() if logged else None,
+        clustered=bool(lines) and all(line.cluster_id is not None for line in lines),
+        metrics={
+            name: _metric(name, value, stderr, lines if logged else None, directions.get(name.split(",")[0]))
+            for name, (value, stderr) in reported.items()
+        },
+        execution=execution.result(runs[0].get("planned_mean") if runs else None),
+        timing=timing.result(),
+    )
+    return result, lines, runs
+
+
+def _reported_metrics(entry: Mapping[str, Any]) -> dict[str, tuple[float | None, float | None]]:
+    """Returns {metric: (value, standard error)}; a filter other than `none` stays part of the metric's name."""
+    metrics: dict[str, tuple[float | None, float | None]] = {}
+    for key, value in entry.items():
+        name, comma, filter_name = key.partition(",")
+        if not comma or "_stderr" in name or isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        stderr = _number(entry.get(f"{name}_stderr,{filter_name}"))
+        metrics[name if filter_name == "none" else key] = (_number(value), stderr)
+    return metrics
+
+
+def _metric(
+    name: str,
+    value: float | None,
+    stderr: float | None,
+    lines: Sequence[SampleLine] | None,
+    higher_is_better: bool | None,
+) -> MetricScore:
+    scores = None if lines is None else [line.scores[name] for line in lines if name in line.scores]
+    # lmms-eval has no standard error for metrics with an aggregation of their own; where that is the plain mean of
+    # the per-sample scores (POPE accuracy) the usual formula applies.
+    if stderr is None and value is not None and scores and len(scores) > 1:
+        if math.isclose(statistics.fmean(scores), value, rel_tol=1e-9, abs_tol=1e-9):
+            stderr = statistics.stdev(scores) / math.sqrt(len(scores))
+    return MetricScore(
+        value=value,
+        stderr=stderr,
+        n=None if scores is None else len(scores),
+        higher_is_better=higher_is_better if isinstance(higher_is_better, bool) else None,
+    )
+
+
+def _failed(lines: Sequence[SampleLine], expected: int, metrics: Mapping[str, object]) -> int:
+    """Counts documents without a line, with a reported failure, or without any finite score."""
+    useless = sum(1 for line in lines if line.failed or (metrics and not line.scores))
+    return max(expected - len(lines), 0) + useless
+
+
+def _status(settings: Settings, tasks: Mapping[str, TaskResult]) -> tuple[Status, list[str]]:
+    limited, broken, unlogged = [], [], []
+    if settings.limit is not None or settings.offset:
+        limited.append(f"limit {settings.limit}, offset {settings.offset}")
+    for name, task in tasks.items():
+        if task.answered is None:
+            unlogged.append(f"{name}: no per-sample file (--log_samples)")
+        elif task.failed or task.answered != task.expected:
+            broken.append(f"{name}: {task.answered} of {task.expected} documents answered, {task.failed} failed")
+        if not task.metrics:
+            broken.append(f"{name}: no metric")
+    status: Status = "partial" if broken else "limited" if limited else "unverified" if unlogged else "complete"
+    return status, [*limited, *broken, *unlogged]
+
+
+def _agreeing(runs: Sequence[dict[str, Any]], file_name: str) -> dict[str, Any]:
+    """Returns the run description; all tasks and ranks must give the same one."""
+    if not runs:
+        return {}
+    first = runs[0]
+    for other in runs[1:]:
+        differing = sorted(
+            key for key in (set(first) | set(other)) - _PER_TASK_KEYS if first.get(key) != other.get(key)
+        )
+        if differing:
+            raise ValueError(f"{file_name}: the run describes itself differently in {', '.join(differing)}")
+    return first
+
+
+def _model(config: Mapping[str, Any], run: Mapping[str, Any]) -> ModelDescription:
+    arguments = _model_arguments(config.get("model_args"))
+    shape = run.get("shape")
+    return ModelDescription(
+        pretrained=_public_name(run.get("pretrained") or arguments.get("pretrained")),
+        revision=run.get("revision") or arguments.get("revision"),
+        family=run.get("family"),
+        lmms_eval_model=str(config.get("model")),
+        shape=ModelShape(**{key: shape.get(key) for key in ModelShape.model_fields}) if shape else None,
+    )
+
+
+def _model_arguments(text: object) -> dict[str, str]:
+    """Splits lmms-eval's `--model_args`; values with commas inside brackets are not needed here."""
+    if isinstance(text, Mapping):
+        return {str(key): str(value) for key, value in text.items()}
+    pairs = (part.partition("=") for part in str(text or "").split(","))
+    return {key.strip(): value for key, _, value in pairs}
+
+
+def _public_name(pretrained: object) -> str | None:
+    """Returns a checkpoint's name without the machine's folders in front of it."""
+    if not pretrained:
+        return None
+    path = PurePath(str(pretrained))
+    return f"local:{path.name}" if path.is_absolute() or path.parts[0] in {".", "..", "~"} else str(pretrained)
+
+
+def _settings(config: Mapping[str, Any], run: Mapping[str, Any]) -> Settings:
+    limit = config.get("limit")
+    seed = run.get("seed")
+    return Settings(
+        dtype=run.get("dtype"),
+        device=run.get("device"),
+        attn_implementation=run.get("attn_implementation"),
+        batch_size=run.get("batch_size"),
+        image_mode=run.get("image_mode"),
+        seed=config.get("torch_seed") if seed is None else seed,
+        world_size=run.get("world_size"),
+        limit=None if limit in (None, -1) else float(limit),
+        offset=int(config.get("offset") or 0),
+        gen_kwargs=config.get("gen_kwargs") or None,
+    )
+
+
+def _utc(stamp: object, config: Mapping[str, Any]) -> str | None:
+    """Converts lmms-eval's local stamp (its default zone is Asia/Singapore) to ISO 8601 in UTC."""
+    arguments = config.get("resolved_cli_args") or {}
+    try:
+        zone = ZoneInfo(str(arguments.get("timezone") or "Asia/Singapore"))
+        moment = datetime.strptime(str(stamp), "%Y%m%d_%H%M%S").replace(tzinfo=zone)
+    except (ValueError, ZoneInfoNotFoundError):
+        return None
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _number(value: object) -> float | None:
+    try:
+        number = float(str(value))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,163 @@
+"""Reads what one lmms-eval run wrote: `<stamp>_results.json` and the `<stamp>_samples_<task>.jsonl` beside it.
+
+Facts of lmms-eval 0.7.3 this relies on: a score is stored under `results.<task>["<metric>,<filter>"]`; a key that a
+task returns without declaring it as a metric appears there as an empty list; a per-sample score is a number or, for
+tasks with an aggregation of their own, a dictionary; `token_counts` is null for answers from the response cache.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from swiftvlm_eval.results.samples import SampleLine
+
+RESULTS_NAME = re.compile(r"(?P<stamp>\d{8}_\d{6})_results\.json")
+_ANSWER_LETTER = re.compile(r"\(?([A-E])(?:\)?[.:,)]*(?:\s|$))")
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Reads a results file.
+
+    Raises:
+        ValueError: The file cannot be read or is not an lmms-eval results file; the message names it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path.name} cannot be read as JSON: {error}") from error
+    missing = [key for key in ("results", "configs", "n-samples", "config") if not _is_mapping(content, key)]
+    if missing:
+        raise ValueError(f"{path.name} is not an lmms-eval results file: no {', '.join(missing)}")
+    return dict(content)
+
+
+def _is_mapping(content: object, key: str) -> bool:
+    return isinstance(content, Mapping) and isinstance(content.get(key), Mapping)
+
+
+def samples_path(results_path: Path, task: str) -> Path:
+    """Returns where lmms-eval puts the per-sample lines of `task` beside a results file."""
+    return results_path.with_name(f"{results_path.name.removesuffix('_results.json')}_samples_{task}.jsonl")
+
+
+def raw_samples(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the raw per-sample lines of one task, in file order.
+
+    Raises:
+        ValueError: A line is broken or a document occurs twice; the message names file and line.
+    """
+    seen: set[int] = set()
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                sample = json.loads(line)
+                doc_id = int(sample["doc_id"])
+            except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{path.name}, line {number}: not an lmms-eval sample ({error})") from error
+            if doc_id in seen:
+                raise ValueError(f"{path.name}, line {number}: document {doc_id} occurs twice")
+            seen.add(doc_id)
+            yield sample
+
+
+def pruning_report(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what our model class reported for a sample (key `swiftvlm` of its token counts), or an empty dict."""
+    counts = sample.get("token_counts") or []
+    first = counts[0] if counts and isinstance(counts[0], dict) else {}
+    report = first.get("swiftvlm")
+    return report if isinstance(report, dict) else {}
+
+
+def kept_visual_tokens(report: Mapping[str, Any]) -> float | None:
+    """Returns the mean visual rows per decoder layer of a sample's run-length coded rows, None if not reported."""
+    runs = report.get("rows_per_layer")
+    if not runs:
+        return None
+    return float(sum(rows * layers for rows, layers in runs) / sum(layers for _, layers in runs))
+
+
+def sample_line(task: str, sample: Mapping[str, Any], metrics: Iterable[str]) -> SampleLine:
+    """Turns a raw lmms-eval sample into our per-sample line.
+
+    Args:
+        task: lmms-eval task name.
+        sample: One object of the samples file.
+        metrics: The task's metrics; other keys a task logs (image size, box) are no scores. Scores that are not finite
+            numbers are left out.
+    """
+    report = pruning_report(sample)
+    counts = (sample.get("token_counts") or [None])[0] or {}
+    scores: dict[str, float] = {}
+    cluster, stratum = sample.get("cluster_id"), None
+    for key in metrics:
+        value = sample.get(key)
+        score = _score(value)
+        if score is not None:
+            scores[key] = score
+        if isinstance(value, dict):
+            cluster, stratum = _unit_of(value, cluster, stratum)
+    return SampleLine(
+        task=task,
+        doc_id=int(sample["doc_id"]),
+        cluster_id=None if cluster is None else str(cluster),
+        stratum=stratum,
+        prediction=_text(sample.get("filtered_resps")),
+        scores=scores,
+        failed=bool(report.get("failed") or report.get("error")),
+        input_tokens=counts.get("input_tokens"),
+        visual_tokens=report.get("visual_tokens"),
+        kept_visual_tokens=kept_visual_tokens(report),
+        output_tokens=counts.get("output_tokens"),
+        prefill_s=report.get("prefill_s"),
+        total_s=report.get("total_s"),
+    )
+
+
+def _score(value: object) -> float | None:
+    if isinstance(value, dict):
+        value = value["score"] if "score" in value else _letter_score(value)
+    if isinstance(value, bool | int | float) and math.isfinite(value):
+        return float(value)
+    return None
+
+
+def _letter_score(value: Mapping[str, object]) -> float | None:
+    """Scores a multiple-choice row (MMBench) that lmms-eval only scores at the end; None if the letter is unclear."""
+    if not {"answer", "prediction", "index"} <= value.keys():
+        return None
+    letter = _ANSWER_LETTER.match(str(value["prediction"]).strip())
+    return None if letter is None else float(letter.group(1) == value["answer"])
+
+
+def _unit_of(value: Mapping[str, Any], cluster: object, stratum: str | None) -> tuple[object, str | None]:
+    """Returns (unit, category) of a dictionary-valued score: an MME image, or a circular MMBench question."""
+    if isinstance(value.get("index"), int | float) and "prediction" in value:
+        return int(value["index"]) % 1_000_000, stratum
+    if "category" in value and "question_id" in value:
+        return value["question_id"], str(value["category"])
+    return cluster, stratum
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+class Fingerprint:
+    """Order-independent hash over (document id, text) pairs."""
+
+    def __init__(self) -> None:
+        """Starts with no document."""
+        self._parts: dict[int, str] = {}
+
+    def add(self, doc_id: int, text: object) -> None:
+        """Adds one document."""
+        self._parts[doc_id] = hashlib.sha256(_text(text).encode()).hexdigest()
+
+    def hexdigest(self) -> str:
+        """Returns the SHA-256 over all documents in ascending order."""
+        lines = (f"{doc_id}:{self._parts[doc_id]}\n" for doc_id in sorted(self._parts))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,0 +1,106 @@
+"""From per-sample scores to the units a statistic resamples.
+
+A unit is what is drawn as a whole: an image with all its questions where the log names the image, the document
+otherwise. Every reduction used here makes the task score a *sum of contributions of units*, so one bootstrap and one
+permutation test serve all of them:
+
+* `mean`: each document contributes score / number of documents;
+* `mme`: an image with its two questions contributes 100 (accuracy + both-right) / images of its category (MME,
+  arXiv 2306.13394), which adds up to the sum over categories of accuracy and accuracy+;
+* `circular`: a question contributes 100 / questions if every rotation of its options was answered right (MMBench,
+  arXiv 2307.06281).
+
+The sum is compared with the number lmms-eval printed. If they differ (an answer we cannot match the way lmms-eval
+did), the task gets no interval rather than a wrong one.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swiftvlm_eval.results.benchmarks import Benchmark
+from swiftvlm_eval.results.samples import SampleLine
+
+
+@dataclass(frozen=True)
+class Units:
+    """Contributions of the units of one task in one run.
+
+    Attributes:
+        ids: Unit names [units], ascending.
+        contributions: Contribution of each unit to the task score [units], on lmms-eval's scale.
+        binary: Every unit is one right-or-wrong decision, so McNemar's test applies.
+        clustered: Units are images that may hold several documents.
+    """
+
+    ids: NDArray[np.str_]
+    contributions: NDArray[np.float64]
+    binary: bool
+    clustered: bool
+
+
+def reduce_samples(lines: Sequence[SampleLine], benchmark: Benchmark, reported: float) -> Units:
+    """Turns the per-sample lines of one task into units.
+
+    Args:
+        lines: The lines of `benchmark.task`.
+        benchmark: The column.
+        reported: The score lmms-eval printed, on its own scale.
+
+    Raises:
+        ValueError: No line has the metric, or the lines do not add up to `reported`.
+    """
+    scored = [line for line in lines if benchmark.metric in line.scores]
+    if not scored:
+        raise ValueError(f"no per-sample score {benchmark.metric!r} for task {benchmark.task!r}")
+    # Only a log that names every image can be clustered by it.
+    named = all(line.cluster_id is not None for line in scored)
+    units = [line.cluster_id or "" if named else f"doc {line.doc_id:09d}" for line in scored]
+    contributions = _REDUCTIONS[benchmark.reduction](scored, units, benchmark.metric)
+    total = math.fsum(contributions.values())
+    if not math.isclose(total, reported, rel_tol=1e-6, abs_tol=1e-6):
+        raise ValueError(
+            f"per-sample scores of {benchmark.task!r} add up to {total:.6g}, lmms-eval reported {reported:.6g}"
+        )
+    ids = sorted(contributions)
+    values = np.array([contributions[unit] for unit in ids])
+    several = benchmark.reduction == "mean" and len(ids) < len(scored)
+    right_or_wrong = bool(np.isin(values / (values.max() or 1.0), (0.0, 1.0)).all())
+    return Units(
+        ids=np.array(ids),
+        contributions=values,
+        binary=right_or_wrong and not several and benchmark.reduction != "mme",
+        clustered=several,
+    )
+
+
+def _mean(lines: Sequence[SampleLine], units: Sequence[str], metric: str) -> dict[str, float]:
+    sums: dict[str, float] = defaultdict(float)
+    for line, unit in zip(lines, units, strict=True):
+        sums[unit] += line.scores[metric] / len(lines)
+    return dict(sums)
+
+
+def _mme(lines: Sequence[SampleLine], units: Sequence[str], metric: str) -> dict[str, float]:
+    images: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for line, unit in zip(lines, units, strict=True):
+        images[line.stratum or "", unit].append(line.scores[metric])
+    sizes = Counter(category for category, _ in images)
+    return {
+        f"{category} {image}": 100 * (sum(scores) / len(scores) + (min(scores) == 1.0)) / sizes[category]
+        for (category, image), scores in images.items()
+    }
+
+
+def _circular(lines: Sequence[SampleLine], units: Sequence[str], metric: str) -> dict[str, float]:
+    questions: dict[str, float] = {}
+    for line, unit in zip(lines, units, strict=True):
+        questions[unit] = min(questions.get(unit, 1.0), line.scores[metric])
+    return {unit: 100 * right / len(questions) for unit, right in questions.items()}
+
+
+_REDUCTIONS = {"mean": _mean, "mme": _mme, "circular": _circular}
