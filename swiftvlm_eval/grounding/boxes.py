@@ -2,10 +2,10 @@
 
 Three rules make the score trustworthy:
 
-* Parsing is a fixed rule over the text alone. It never sees the ground truth, so it cannot pick the best-scoring reading.
+* Parsing is a fixed rule over the text alone. It never sees the ground truth, so it cannot pick what scores best.
 * An answer means nothing without its frame. LLaVA-1.5 (arXiv:2310.03744) was trained on boxes written as fractions of
-  the image *padded to a square*; read as fractions of the image itself, a perfect answer on a 4:3 image loses a quarter
-  of its overlap.
+  the image *padded to a square*; read as fractions of the image itself, a perfect answer on a 4:3 image loses a
+  quarter of its overlap.
 * Every answer gets a score. Text without a box counts as a miss, never as an error and never as a skipped sample.
 
 Boxes are ``(x1, y1, x2, y2)`` in continuous coordinates, x to the right and y down, origin at the top left corner; a
@@ -115,8 +115,8 @@ def parse_box(text: object) -> ParsedBox | None:
     between. Four numbers separated by white space alone count only if an opening bracket or coordinate names say that
     they are a box; otherwise "In 2020 3 4 5 people" would be one.
 
-    The scale follows from the largest magnitude alone: fractions up to 1.5, per-mille of the frame up to 1000, pixels of
-    the frame above that.
+    The scale follows from the largest magnitude alone: fractions up to 1.5, per-mille of the frame up to 1000,
+    pixels of the frame above that.
 
     Args:
         text: The answer. Anything that is not text has no box.
@@ -188,8 +188,8 @@ def frame_size(width: int, height: int, frame: Frame) -> tuple[float, float, flo
         width: Image width W in pixels.
         height: Image height H in pixels.
         frame: ``square``: the image padded to a square of side max(W, H), an odd spare pixel going to the right or
-            bottom, as LLaVA-1.5 pads. ``image``: the image itself. ``crop``: the centre square of side min(W, H), which
-            is what the default Hugging Face processor of LLaVA-1.5 leaves.
+            bottom, as LLaVA-1.5 pads. ``image``: the image itself. ``crop``: the centre square of side min(W, H),
+            which is what the default Hugging Face processor of LLaVA-1.5 leaves.
 
     Returns:
         ``(left, top, frame width, frame height)`` in image pixels; left and top are negative for padding.
@@ -227,8 +227,8 @@ def to_frame(box: Box, width: int, height: int, frame: Frame) -> Box:
 def locate(parsed: ParsedBox, width: int, height: int, frame: Frame) -> Box:
     """Bring a parsed box to image pixels.
 
-    Clipped twice: to the frame, because the model saw nothing outside it, and to the image, because padding is not part
-    of it.
+    Clipped twice: to the frame, because the model saw nothing outside it, and to the image, because padding is not
+    part of it.
 
     Args:
         parsed: The box as read.

@@ -264,7 +264,7 @@ def test_no_text_raises_and_every_metric_is_a_share(text: str) -> None:
     ["1", "1.", ".1", "[", "[[0.1,", "1e1", "+-", "x1=", " ", "1 ", "0.1, ", "1e", "x1=0.1 ", "1.1.", "\u0663", "\0"],
 )
 def test_huge_answers_are_cut_before_parsing(piece: str) -> None:
-    # Hundreds of thousands of repetitions would not finish under a super-linear rule; the box behind them is out of reach.
+    # No super-linear rule would finish on this many repetitions; the box behind them is out of reach.
     score = score_box(piece * 300_000 + "] so: [0.1, 0.2, 0.3, 0.4]", [10, 20, 20, 20], 100, 100)
     assert score.metrics["acc@0.5"] == 0.0
 
