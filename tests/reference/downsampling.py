@@ -4,16 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-
 from reference.full_length import Run, run_full_length
 from reference.vision import feature_layer, pack, start_state, tiles
+from torch import Tensor, nn
 
 Form = Literal["low-resolution", "pool", "blur"]
 
 
 def adaptive_mean(grid: Tensor, side: int) -> Tensor:
-    """Average a (G, G, width) grid down to (side, side, width); bin i covers floor(i G / side) .. ceil((i+1) G / side)."""
+    """Average (G, G, width) down to (side, side, width); bin i covers floor(i G / side) .. ceil((i + 1) G / side)."""
     full = grid.shape[0]
     edges = [(i * full // side, -(-(i + 1) * full // side)) for i in range(side)]
     return torch.stack(
@@ -43,7 +42,8 @@ def tile_tokens(model: Any, pixels: Tensor, side: int, form: Form) -> Tensor:
         features = feature_layer(model, pixels)[0].after[1:]
         full = int(features.shape[0] ** 0.5)
         features = adaptive_mean(features.reshape(full, full, -1), side).flatten(0, 1)
-    return model.model.multi_modal_projector(features)
+    tokens: Tensor = model.model.multi_modal_projector(features)
+    return tokens
 
 
 @torch.no_grad()
@@ -52,8 +52,8 @@ def downsampling(
 ) -> Run:
     """Run the unpruned decoder on fewer (or blurred) visual tokens, positions compact.
 
-    LLaVA-NeXT: each tile is reduced to side x side, the stitched grid is unpadded by the usual rule at its new size and
-    each of its rows ends with a newline token.
+    LLaVA-NeXT: each tile is reduced to side x side, the stitched grid is unpadded by the usual rule at its new size
+    and each of its rows ends with a newline token.
     """
     parts = [tile_tokens(model, pixels, side, form) for pixels in tiles(inputs)]
     visual = parts[0]

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
 from reference.full_length import Edit, Run, State, keep_visual, last_row_scores, run_full_length, top
 from reference.vision import pack, start_state
+from torch import Tensor
 
 
 def uniform_indices(grids: Sequence[Sequence[Sequence[int]]], stride: int) -> list[int]:

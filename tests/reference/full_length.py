@@ -1,6 +1,6 @@
-"""One decoder pass over [prompt + generated] rows with an explicit row list per layer: the slow oracle of all methods.
+"""One decoder pass over [prompt + generated] rows with an explicit row list per layer: the slow oracle of the methods.
 
-No cache, no batch, no attention kernel: every layer recomputes all rows in float32, and attention is written out head by
+No cache, no batch, no attention kernel: every layer recomputes all rows in float32, attention is written out head by
 head. Generated rows come after the prompt in a causal model, so a single pass gives the logits of every decode step.
 A pruning method is a set of edits, each one a function called at a layer boundary that returns the new prompt rows.
 Boundary b means that b decoder layers have been executed in full.
@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True)
+class Row:
     """What a prompt row is.
 
     ``index`` is the slot in the unpruned prompt for "text", the original visual index (0 = first visual token) for
-    "visual", and the number of the group for "merged". A row of kind "made" was produced before the decoder from
-    several patches (or is a class token) and has no original visual index; it is numbered within the visual block.
+    "visual", and for "merged" the number of the group (plus 1000 times the boundary where merged rows outlive the next
+    stage). A row of kind "made" was produced before the decoder from several patches (or is a class token) and has no
+    original visual index; it is numbered within the visual block.
     """
 
     kind: Literal["text", "visual", "merged", "made"]
@@ -80,6 +82,7 @@ class Run:
         merged: the vectors made by merging, in the order in which they were made.
         scores: for each stage the scores, in the order of the candidates of that stage.
         boundaries: hidden states of the prompt rows at each boundary, after the edit there; entry T is the output.
+        outputs: hidden states of the prompt rows that each layer gave, before the edit at the next boundary.
         raters: text rows (slots in the prompt) whose attention rows are averaged, where a method uses them.
         sources: where each visual row comes from, for methods that act before the decoder.
     """
@@ -92,6 +95,7 @@ class Run:
     merged: list[Merged] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
     boundaries: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
     raters: list[int] = field(default_factory=list)
     sources: list[tuple[Any, ...]] = field(default_factory=list)
 
@@ -127,6 +131,7 @@ def run_full_length(
         record.boundaries.append(state.hidden)
         everything = torch.cat([state.hidden, answer])
         output = decoder_layer(decoder, layer, everything, state.positions + answer_positions)
+        record.outputs.append(output[:prompt_rows])
         entered_previous = state
         state, answer = replace(state, hidden=output[:prompt_rows]), output[prompt_rows:]
     record.boundaries.append(state.hidden)
@@ -167,7 +172,8 @@ def decoder_layer(decoder: Any, layer: Any, hidden: Tensor, positions: Sequence[
         logits = rotate(decoder, query, positions) @ rotate(decoder, key, positions).T / query.shape[1] ** 0.5
         mixed.append(torch.softmax(logits.masked_fill(later, float("-inf")), dim=1) @ value)
     hidden = hidden + layer.self_attn.o_proj(torch.cat(mixed, dim=1))
-    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    result: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    return result
 
 
 def attention_rows(
@@ -179,7 +185,7 @@ def attention_rows(
     *,
     rope: bool = True,
 ) -> Tensor:
-    """Attention probabilities of one layer, (heads, queries, keys), normalised in float32 over the visible key places."""
+    """Attention probabilities of one layer, (heads, queries, keys), normalised over the visible key places."""
     layer = decoder.layers[layer_number]
     normed = layer.input_layernorm(state.hidden)
     queries = split_heads(decoder, layer.self_attn.q_proj(normed[list(query_places)]))

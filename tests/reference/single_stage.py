@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
 from reference.full_length import Run, State, keep_visual, last_row_scores, run_full_length, top
 from reference.vision import start_state
+from torch import Tensor
 
 
 def vanilla(model: Any, inputs: Mapping[str, Tensor], generated: Sequence[int] = ()) -> Run:
@@ -36,7 +35,7 @@ def random_drop(
 def fastv(
     model: Any, inputs: Mapping[str, Tensor], generated: Sequence[int] = (), *, boundary: int, count: int
 ) -> Run:
-    """Keep the ``count`` visual tokens that the last prompt row attends to most in the last layer before ``boundary``."""
+    """Keep the ``count`` visual tokens that the last prompt row attends to most in layer ``boundary - 1``."""
     decoder = model.model.language_model
 
     def edit(state: State, entered: State | None, record: Run) -> State:

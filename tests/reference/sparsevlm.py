@@ -5,8 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from reference.full_length import (
     Edit,
     Merged,
@@ -22,6 +20,7 @@ from reference.full_length import (
     visual_indices,
 )
 from reference.vision import start_state
+from torch import Tensor
 
 
 def sparsevlm(
@@ -76,7 +75,8 @@ def sparsevlm_plus(
 
     def stage(number: int) -> Edit:
         def edit(state: State, entered: State | None, record: Run) -> State:
-            assert entered is not None
+            if entered is None:
+                raise ValueError("boundary is 0, SparseVLM needs an executed layer: 1 or more")
             queries = _places_of(entered, raters)
             attention = attention_rows(
                 decoder, boundaries[number] - 1, entered, queries, list(range(len(entered.rows)))
@@ -109,7 +109,8 @@ def gravity(decoder: Any, state: State, queries: Sequence[int], keys: Sequence[i
     size = split_heads(decoder, torch.zeros(1, decoder.layers[0].self_attn.q_proj.out_features))[0].shape[1]
     query = rotate(decoder, torch.ones(len(queries), size), [state.positions[place] for place in queries])
     key = rotate(decoder, torch.ones(len(keys), size), [state.positions[place] for place in keys])
-    return query @ key.T / size**0.5
+    products: Tensor = query @ key.T / size**0.5
+    return products
 
 
 def recycled_counts(dropped: int) -> tuple[int, int]:
@@ -188,8 +189,8 @@ def recycle(state: State, scores: Tensor, count: int, boundary: int, record: Run
     made = []
     for members in density_peak_clusters(vectors, cluster_count):
         vector = vectors[members].sum(dim=0) / (len(members) + 1e-6)
-        labels = tuple(state.rows[candidates[member]] for member in members)
-        made.append(Merged(boundary, tuple(r.index if r.kind == "visual" else r for r in labels), vector))
+        parents = tuple(state.rows[candidates[member]] for member in members)
+        made.append(Merged(boundary, tuple(r.index if r.kind == "visual" else r for r in parents), vector))
     kept = sorted(state.visual[index] for index in order[:count])
     before = [place for place in range(state.visual[0]) if state.rows[place].kind == "text"]
     after = list(range(state.visual[-1] + 1, len(state.rows)))

@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
-
 from reference.full_length import Edit, Merged, Row, Run, State, last_row_scores, run_full_length, top, visual_indices
 from reference.vision import start_state
+from torch import Tensor
 
 AnchorRule = Literal["strided", "top", "floor-step"]
 PositionRule = Literal["anchor", "mean", "round"]
@@ -57,14 +56,12 @@ def anchor_positions(rest: int, groups: int, rule: AnchorRule, scores: Sequence[
 def group_by_cosine(vectors: Tensor, anchors: Sequence[int]) -> list[Group]:
     """Give each vector (rest, hidden size) to the anchor with the largest cosine, ties to the earlier anchor."""
     members: list[list[int]] = [[] for _ in anchors]
-    for index, vector in enumerate(vectors.float()):
+    units = [vector / vector.norm() for vector in vectors.float()]
+    for index, unit in enumerate(units):
         if index in anchors:
             members[list(anchors).index(index)].append(index)
             continue
-        cosines = []
-        for anchor in anchors:
-            other = vectors[anchor].float()
-            cosines.append(float(vector @ other / (vector.norm() * other.norm())))
+        cosines = [float(unit @ units[anchor]) for anchor in anchors]
         members[cosines.index(max(cosines))].append(index)
     return [Group(anchor, tuple(group)) for anchor, group in zip(anchors, members, strict=True)]
 

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
-
 from reference.full_length import Row, State
+from torch import Tensor
 
 
 class ClipLayer(NamedTuple):
@@ -49,7 +48,7 @@ def feature_layer(model: Any, pixels: Tensor, *, interpolate: bool = False) -> t
 
 
 def tiles(inputs: Mapping[str, Tensor]) -> list[Tensor]:
-    """Pixel values of each tile (3, height, width); a LLaVA-1.5 image is one tile, tile 0 of LLaVA-NeXT is the base."""
+    """Pixel values of each tile (3, height, width); LLaVA-1.5 has one, tile 0 of LLaVA-NeXT is the base."""
     pixels = inputs["pixel_values"].float()
     return list(pixels[0]) if pixels.dim() == 5 else [pixels[0]]
 
@@ -74,7 +73,8 @@ def best_tiling(height: int, width: int, pinpoints: Sequence[Sequence[int]]) -> 
         scale = min(full_width / width, full_height / height)
         kept = min(int(width * scale) * int(height * scale), width * height)
         choices.append((-kept, full_height * full_width - kept, order, (full_height, full_width)))
-    return min(choices)[-1]
+    best: tuple[int, int] = min(choices)[-1]
+    return best
 
 
 def pack(model: Any, image_size: Sequence[int], side: int) -> Packing:
@@ -113,7 +113,7 @@ def unpad(grid: list[list[Any]], height: int, width: int) -> list[list[Any]]:
 @torch.no_grad()
 def visual_tokens(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     """Projected visual tokens (N, hidden size) as the unpruned model feeds them to its decoder."""
-    per_tile = []
+    per_tile: list[Tensor] = []
     for pixels in tiles(inputs):
         layer, _ = feature_layer(model, pixels)
         per_tile.append(model.model.multi_modal_projector(layer.after[1:]))

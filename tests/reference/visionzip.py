@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-
 from reference.full_length import Merged, Run, run_full_length, top
 from reference.vision import ClipLayer, feature_layer, pack, start_state, tiles
+from torch import Tensor
 
 
 class Zipped(NamedTuple):
@@ -22,6 +21,8 @@ class Zipped(NamedTuple):
 
 def target_places(rest: int, contextual: int) -> list[int]:
     """Places of the merge targets among the ``rest`` tokens that are not dominant."""
+    if contextual == 0:
+        return []
     step = max(1, rest // contextual)
     return list(range(0, rest, step))[:contextual]
 
