@@ -5,25 +5,14 @@ An adapter never knows pruning.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from swiftvlm_eval.efficiency.flops import DecoderShape
 from swiftvlm_eval.pruning.method import VisualLayout
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """The numbers of a decoder that FLOPs depend on."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
 
 
 class UnsupportedModelError(TypeError):
@@ -38,19 +27,19 @@ class LlavaAdapter(ABC):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model: Any = model
-        self.core: Any = model.model
+        self.model = cast(Any, model)
+        self.core: Any = self.model.model
         self.decoder: Any = self.core.language_model
         self.layers: Any = self.decoder.layers
         self.vision_tower: Any = self.core.vision_tower
-        self.image_token_id: int = model.config.image_token_id
+        self.image_token_id: int = self.model.config.image_token_id
 
     @cached_property
-    def shape(self) -> ModelShape:
+    def shape(self) -> DecoderShape:
         """The decoder's shape."""
         config = self.decoder.config
         kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        return ModelShape(
+        return DecoderShape(
             config.hidden_size,
             config.intermediate_size,
             config.num_hidden_layers,

@@ -54,9 +54,8 @@ class PruningSession:
 
     def __init__(self, adapter: "LlavaAdapter", method: PruningMethod, budget: float | None, seed: int = 0) -> None:
         if adapter.attention_implementation not in SUPPORTED_ATTENTION:
-            raise ValueError(
-                f"attn_implementation={adapter.attention_implementation!r}: allowed are {', '.join(SUPPORTED_ATTENTION)}"
-            )
+            found, allowed = adapter.attention_implementation, ", ".join(SUPPORTED_ATTENTION)
+            raise ValueError(f"attn_implementation={found!r}: allowed are {allowed}")
         self.adapter = adapter
         self.method = method
         self.budget = budget

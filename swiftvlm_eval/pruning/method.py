@@ -1,8 +1,8 @@
 """The contract between a pruning method and the engine.
 
-A method is a frozen dataclass of its paper's hyper-parameters. It plans (`plan`: where it acts and how many visual rows
-stay) and it selects (`select`: from what one sample shows at one boundary to the new visual rows). It never sees the
-model, a cache, a mask or another sample. What must survive between two stages travels in `RowEdit.carry`.
+A method is a frozen dataclass of its paper's hyper-parameters. It plans (`plan`: where it acts and how many visual
+rows stay) and it selects (`select`: from what one sample shows at one boundary to the new visual rows). It never sees
+the model, a cache, a mask or another sample. What must survive between two stages travels in `RowEdit.carry`.
 
 Boundary b means: b decoder layers have run in full. Boundary 0 is the decoder's input.
 """
@@ -177,9 +177,7 @@ class Signals:
 
     @cached_property
     def generator(self) -> torch.Generator:
-        """A CPU generator of this sample, seeded by the run's seed and the sample: the same draw on every device, rank
-        and batch size.
-        """
+        """A CPU generator, seeded by the run's seed and the sample: the same draw on every device, rank and batch."""
         return torch.Generator().manual_seed(self.read_seed())
 
     def attention(

@@ -1,17 +1,17 @@
 """FastV (arXiv 2403.06764): keep the tokens that the last prompt token attends to after layer K.
 
-Scores are the attention probabilities of the last executed layer (0-based K - 1), softmax over the whole sequence, mean
-over heads, from the last prompt token to the visual tokens. Positions are kept; nothing is merged.
+Scores are the attention probabilities of the last executed layer (0-based K - 1), softmax over the whole sequence,
+mean over heads, from the last prompt token to the visual tokens. Positions are kept; nothing is merged.
 
 Decisions where public versions differ: tokens are dropped for real, once, in prefill (the original's mask mode keeps
-them in memory; its in-place mode selects anew at every generated token); kept tokens stay in original order; counts are
-rounded to the nearest token; the visual span comes from the prompt, never from a constant.
+them in memory; its in-place mode selects anew at every generated token); kept tokens stay in original order; counts
+are rounded to the nearest token; the visual span comes from the prompt, never from a constant.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from swiftvlm_eval.pruning.method import PruningMethod, RowEdit, ScoreLayer, Scope, Signals
+from swiftvlm_eval.pruning.method import PruningMethod, RowEdit, Scope, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import top_k
 
 

@@ -1,29 +1,31 @@
 """SwiftVLM (arXiv 2602.03134): cross-layer token bypass.
 
 After layer 3 the visual tokens that the last prompt token attends to least leave the sequence, but are not lost: they
-are grouped, one merged row per group stays in the sequence, and the tokens themselves wait. Before layers 11 and 15 the
-waiting tokens are aligned by what happened to their group's row meanwhile, all N tokens are scored again, and any of
-them may come back. After the last selection the rest is dropped.
+are grouped, one merged row per group stays in the sequence, and the tokens themselves wait. Before layers 11 and 15
+the waiting tokens are aligned by what happened to their group's row meanwhile, all N tokens are scored again, and any
+of them may come back. After the last selection the rest is dropped.
 
-The authors have published no code. Decisions where the paper is silent, each an option: scores are normalised over the
-visual candidates (`scope`; the efficiency section counts visual keys only); anchors are strided over the waiting tokens
-(`anchors`; the cost term 2RZd means one comparison per token and anchor); a merged row takes its anchor's position id
-(`merged_position`); the counts per stage are fitted to the reported FLOPs (schedule `paper`: 1.75 and 1.31 T).
+The authors have published no code. Decisions where the paper is silent, each an option: scores are normalised over
+the visual candidates (`scope`; the efficiency section counts visual keys only); anchors are strided over the waiting
+tokens (`anchors`; the cost term 2RZd means one comparison per token and anchor); a merged row takes its anchor's
+position id (`merged_position`); the counts per stage are fitted to the reported FLOPs (schedule `paper`: 1.75 and
+1.31 T).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from swiftvlm_eval.pruning.budget import Family
 from swiftvlm_eval.pruning.merging import AnchorRule, Groups, MergedPosition, choose_anchors, merge_by_anchors
-from swiftvlm_eval.pruning.method import Plan, PruningMethod, RowEdit, ScoreLayer, Scope, Signals
+from swiftvlm_eval.pruning.method import Plan, PruningMethod, RowEdit, Scope, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import top_k
 
 
-class Bypass(NamedTuple):
+@dataclass(frozen=True)
+class Bypass:
     """The R waiting tokens, the groups in which they were merged, and the position ids of all N tokens."""
 
     states: Tensor  # [R, D]
@@ -85,7 +87,7 @@ class SwiftVLM(PruningMethod):
             return signals.states, signals.index, signals.positions
         live = (signals.index < 0).int().argsort(dim=0, stable=True)
         sent = waiting.groups.merged
-        active, merged = live.split([len(live) - len(sent), len(sent)])
+        active, merged = live[: len(live) - len(sent)], live[len(live) - len(sent) :]
         states = torch.empty((signals.num_visual, signals.states.shape[1])).to(signals.states)
         states[signals.index[active]] = signals.states[active]
         moved = signals.states[merged] - sent

@@ -1,0 +1,1 @@
+"""What pruning saves: FLOPs by formula, latency and memory by measurement."""

@@ -1,0 +1,201 @@
+"""Loading a LLaVA checkpoint and turning prompts and images into its inputs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+
+from swiftvlm_eval.demo import checkpoint_path
+from swiftvlm_eval.llava.adapter import LlavaAdapter, adapter_for
+from swiftvlm_eval.llava.images import ImageMode, pad_to_square
+from swiftvlm_eval.llava.prompts import IMAGE_PLACEHOLDER, prompt_ids
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+DTYPES |= {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "half": torch.float16}
+FAMILIES = {"llava": "llava15", "llava_next": "llava_next"}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be loaded, with the cure."""
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The torch dtype of an option; `auto` is float16 on an accelerator and float32 on a CPU.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.float16
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}: allowed are auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def resolve_device(device: str) -> torch.device:
+    """The torch device of an option; `auto` takes an accelerator if there is one.
+
+    Raises:
+        ValueError: malformed, or not on this machine.
+    """
+    available = torch.accelerator.current_accelerator(check_available=True)
+    if device == "auto":
+        return available or torch.device("cpu")
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        wanted = None
+    count = torch.accelerator.device_count() if available else 0
+    here = ["cpu"] + [f"{available.type}:{i}" for i in range(count)] if available else ["cpu"]
+    known = wanted is not None and (
+        wanted.type == "cpu"
+        or (available is not None and wanted.type == available.type and (wanted.index or 0) < count)
+    )
+    if wanted is None or not known:
+        raise ValueError(f"device={device!r}: not on this machine; allowed are auto, {', '.join(here)}")
+    return wanted
+
+
+@dataclass
+class Checkpoint:
+    """A loaded model with its processor.
+
+    Attributes:
+        name: as asked for: a hub id, a folder, or `demo`.
+        revision: the hub revision that was asked for.
+        model: in eval mode.
+        processor: image processor on the PIL back-end, tokenizer padding on the left.
+        adapter: the engine's view of the model.
+        image_mode: `pad` pads LLaVA-1.5 images to a square first; `hf_default` takes the processor as it is.
+    """
+
+    name: str
+    revision: str | None
+    model: Any
+    processor: Any
+    image_mode: ImageMode = "pad"
+    adapter: LlavaAdapter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.adapter = adapter_for(self.model)
+        self.processor.tokenizer.padding_side = "left"
+        self.processor.patch_size = self.model.config.vision_config.patch_size
+        self.processor.vision_feature_select_strategy = self.model.config.vision_feature_select_strategy
+        self.processor.num_additional_image_tokens = 1
+
+    @property
+    def family(self) -> str:
+        """`llava15` or `llava_next`."""
+        return FAMILIES[self.model.config.model_type]
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer."""
+        return self.processor.tokenizer
+
+    def encode(self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> dict[str, Tensor]:
+        """Model inputs of a batch, padded on the left.
+
+        Args:
+            prompts: rendered, with one placeholder per image.
+            images: the images of each prompt.
+
+        Returns:
+            `input_ids` and `attention_mask`, [batch, length]; `pixel_values` (and `image_sizes`) if there are images.
+
+        Raises:
+            ValueError: images and placeholders do not match.
+        """
+        flat = [image for own in images for image in own]
+        pixels, counts = self._encode_images(flat)
+        rows, taken = [], 0
+        for prompt, own in zip(prompts, images, strict=True):
+            visual_counts = counts[taken : taken + len(own)]
+            rows.append(prompt_ids(self.tokenizer, prompt, self.adapter.image_token_id, visual_counts))
+            taken += len(own)
+        width = max(len(row) for row in rows)
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        input_ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        device, dtype = self.model.device, self.model.dtype
+        inputs = {"input_ids": input_ids.to(device), "attention_mask": mask.to(device)}
+        for name, value in pixels.items():
+            inputs[name] = value.to(device, dtype) if value.is_floating_point() else value.to(device)
+        return inputs
+
+    def _encode_images(self, images: Sequence[Image.Image]) -> tuple[dict[str, Tensor], list[int]]:
+        """Pixel tensors of all images, and the visual tokens of each."""
+        if not images:
+            return {}, []
+        ready = [image.convert("RGB") for image in images]
+        if self.family == "llava15" and self.image_mode == "pad":
+            ready = [pad_to_square(image) for image in ready]
+        encoded = self.processor(
+            text=[IMAGE_PLACEHOLDER] * len(ready), images=ready, padding=True, return_tensors="pt"
+        )
+        counts = (encoded["input_ids"] == self.adapter.image_token_id).sum(dim=1).tolist()
+        names = [name for name in ("pixel_values", "image_sizes") if name in encoded]
+        return {name: encoded[name] for name in names}, counts
+
+
+def load_checkpoint(
+    pretrained: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    attn_implementation: str = "sdpa",
+    image_mode: ImageMode = "pad",
+    device_map: str | None = None,
+) -> Checkpoint:
+    """Loads a LLaVA-1.5 or LLaVA-NeXT checkpoint from the hub or a folder; safetensors only, no remote code.
+
+    Args:
+        pretrained: hub id, folder, or `demo` for the embedded model.
+        revision: hub revision.
+        dtype: `auto`, float16, bfloat16 or float32.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        attn_implementation: sdpa, eager, flash_attention_2 or flash_attention_3.
+        image_mode: see `Checkpoint`.
+        device_map: passed to transformers, to spread a model over devices.
+
+    Raises:
+        CheckpointError: no such folder or hub id, or not a LLaVA model.
+        ValueError: unknown dtype, device or image mode.
+    """
+    if image_mode not in ("pad", "hf_default"):
+        raise ValueError(f"image_mode={image_mode!r}: allowed are pad, hf_default")
+    target = resolve_device(device)
+    torch_dtype = resolve_dtype(dtype, target)
+    source = str(checkpoint_path()) if pretrained == "demo" else pretrained
+    if source.startswith((".", "/", "~")):
+        source = str(Path(source).expanduser())
+        if not (Path(source) / "config.json").is_file():
+            raise CheckpointError(f"pretrained={pretrained!r}: no folder with a config.json")
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"pretrained={pretrained!r}: cannot be loaded ({str(error).splitlines()[0]}); allowed are a hub id that "
+            "can be reached, a folder with a checkpoint, or 'demo' for the embedded model"
+        ) from error
+    if config.model_type not in FAMILIES:
+        raise CheckpointError(
+            f"pretrained={pretrained!r}: model_type={config.model_type!r}; allowed are {', '.join(FAMILIES)}"
+        )
+    model = AutoModelForImageTextToText.from_pretrained(
+        source,
+        revision=revision,
+        dtype=torch_dtype,
+        attn_implementation=attn_implementation,
+        use_safetensors=True,
+        device_map=device_map,
+    ).eval()
+    processor = AutoProcessor.from_pretrained(source, revision=revision)
+    processor.image_processor = AutoImageProcessor.from_pretrained(source, revision=revision, backend="pil")
+    return Checkpoint(pretrained, revision, model if device_map else model.to(target), processor, image_mode)

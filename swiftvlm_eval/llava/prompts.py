@@ -1,0 +1,53 @@
+"""The conversation form of LLaVA's evaluation scripts (`vicuna_v1`, with the system sentence), and its token ids."""
+
+from collections.abc import Sequence
+from typing import Any
+
+SYSTEM_PROMPT = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+IMAGE_PLACEHOLDER = "<image>"
+
+
+def vicuna_v1(text: str, num_images: int = 1, system_prompt: str = SYSTEM_PROMPT) -> str:
+    """Renders one turn: system sentence, `USER:`, a line for each image, the text, `ASSISTANT:`.
+
+    Args:
+        text: the user's text. If it holds exactly `num_images` placeholders they stay where they are.
+        num_images: images of this sample.
+        system_prompt: replaced by nothing if empty.
+
+    Raises:
+        ValueError: the text holds placeholders, but not as many as there are images.
+    """
+    placed = text.count(IMAGE_PLACEHOLDER)
+    if placed not in (0, num_images):
+        raise ValueError(f"the prompt holds {placed} {IMAGE_PLACEHOLDER} placeholders for {num_images} images")
+    images = "" if placed else f"{IMAGE_PLACEHOLDER}\n" * num_images
+    system = f"{system_prompt} " if system_prompt else ""
+    return f"{system}USER: {images}{text} ASSISTANT:"
+
+
+def prompt_ids(tokenizer: Any, prompt: str, image_token_id: int, visual_counts: Sequence[int]) -> list[int]:
+    """Token ids of a rendered prompt.
+
+    The text between images is tokenised piece by piece, as in LLaVA's own scripts, so that the ids around an image do
+    not depend on how a tokenizer treats its neighbours. One BOS, at the front.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        prompt: rendered, one placeholder per image.
+        image_token_id: stands for every visual token.
+        visual_counts: visual tokens of each image.
+
+    Raises:
+        ValueError: as many placeholders as images are needed.
+    """
+    pieces = prompt.split(IMAGE_PLACEHOLDER)
+    if len(pieces) != len(visual_counts) + 1:
+        raise ValueError(f"the prompt holds {len(pieces) - 1} image placeholders for {len(visual_counts)} images")
+    ids: list[int] = tokenizer(pieces[0]).input_ids
+    for piece, count in zip(pieces[1:], visual_counts, strict=True):
+        ids = ids + [image_token_id] * count + tokenizer(piece, add_special_tokens=False).input_ids
+    return ids
