@@ -72,9 +72,7 @@ def _no_grad() -> Any:
 
 def keep_all_runs(made: Case) -> dict[str, Run]:
     n, arguments = made.visual, made.arguments
-    stages = {"boundaries": [3, 10, 14], "selected": [n, n, n], "merged": [4, 4]}
-    scores = torch.zeros(n)
-    assert top(n, scores) == list(range(n))
+    stages: dict[str, Any] = {"boundaries": [3, 10, 14], "selected": [n, n, n], "merged": [4, 4]}
     return {
         "vanilla": vanilla(*arguments),
         "random": random_drop(*arguments, kept_indices=range(n), boundary=2),
@@ -107,7 +105,8 @@ def test_hidden_states_at_each_boundary_are_those_of_the_stock_model(name: str) 
     stock = made.model(**made.inputs, output_hidden_states=True).hidden_states
     run = vanilla(*made.arguments)
     for boundary in range(16):
-        assert (run.boundaries[boundary] - stock[boundary][0]).abs().max() < TOLERANCE
+        difference = (run.boundaries[boundary] - stock[boundary][0]).abs().max()
+        assert difference < TOLERANCE * stock[boundary].std()
 
 
 def test_fastv_scores_are_the_stock_attention_map_of_the_layer_before_the_boundary() -> None:
@@ -140,9 +139,7 @@ def test_clip_layers_are_those_of_the_stock_tower() -> None:
 def test_packing_of_next_is_that_of_the_stock_model(size: tuple[int, int]) -> None:
     model, processor = tiny_llava_next()
     inputs = make_inputs(processor, make_image(*size))
-    stock = torch.cat(
-        model.get_image_features(**{k: inputs[k] for k in ("pixel_values", "image_sizes")}).pooler_output
-    )
+    stock = model.get_image_features(inputs["pixel_values"], inputs["image_sizes"]).pooler_output[0]
     assert (visual_tokens(model, inputs) - stock).abs().max() < TOLERANCE
     packing = pack(model, inputs["image_sizes"][0].tolist(), 4)
     assert packing.entries.count(None) == len(packing.grids[1])
@@ -228,18 +225,18 @@ def test_compact_drop_before_the_decoder_is_a_stock_run_on_the_shorter_prompt() 
 def test_score_layers_stand_where_each_method_says() -> None:
     """Zero queries make scores uniform: only in the layer whose projections a method reads."""
     made = case("llava")
-    methods = {
+    methods: dict[str, Any] = {
         "fastv": (4, 3, lambda m: fastv(m, made.inputs, boundary=4, count=5)),
         "pdrop": (4, 4, lambda m: pyramid_drop(m, made.inputs, boundaries=[4], counts=[5])),
         "feather": (4, 3, lambda m: feather_fill(m, made.inputs, boundaries=(4, 8), counts=(9, 3), stride=3)),
         "sparsevlm": (4, 3, lambda m: sparsevlm(m, made.inputs, boundaries=[4], counts=[5])),
         "swiftvlm x": (4, 3, lambda m: swiftvlm(m, made.inputs, boundaries=[4], selected=[5], merged=[])),
     }
-    for name, (boundary, reads, run) in methods.items():
+    for name, (boundary, reads, method) in methods.items():
         for layer in (boundary - 1, boundary):
             model, _ = tiny_llava(fresh=True)
             model.model.language_model.layers[layer].self_attn.q_proj.weight.zero_()
-            spread = float(run(model).scores[0].std())
+            spread = float(method(model).scores[0].std())
             assert (spread < 1e-7) == (layer == reads), (name, layer, spread)
     for layer in (9, 10):
         model, _ = tiny_llava(fresh=True)
@@ -296,9 +293,9 @@ def test_feather_grid_and_union_by_hand() -> None:
     assert len(union(outside, uniform, 172)) == 236
     kept = fill(outside, uniform, 144)
     assert len(kept) == 144 and set(uniform) < set(kept)
-    assert [index for index in kept if index not in set(uniform)] == [i for i in range(576) if i not in set(uniform)][
-        :80
-    ]
+    # all others tie, so the first 80 of them are taken
+    others = [index for index in range(576) if index % 24 % 3 or index // 24 % 3]
+    assert sorted(set(kept) - set(uniform)) == others[:80]
 
 
 def test_feather_stages_on_a_model() -> None:
@@ -490,7 +487,7 @@ def test_swiftvlm_alignment_preserves_group_means(position: Any) -> None:
 
 def test_swiftvlm_lets_a_bypassed_token_return_and_the_ablations_do_not() -> None:
     made = case("llava-gqa-eager-64")
-    stages = {"boundaries": [3, 10, 14], "selected": [12, 10, 8], "merged": [4, 4]}
+    stages: dict[str, Any] = {"boundaries": [3, 10, 14], "selected": [12, 10, 8], "merged": [4, 4]}
     complete = swiftvlm(*made.arguments, **stages)
     assert set(complete.kept_indices[1]) - set(complete.kept_indices[0])
     select = swiftvlm(*made.arguments, **stages, options=Options(parts="select"))
