@@ -1,0 +1,1 @@
+"""Small twins of the benchmarks on the embedded synthetic data."""

@@ -1,0 +1,1 @@
+"""Referring-expression comprehension on RefCOCO, RefCOCO+ and RefCOCOg."""

@@ -1,0 +1,1 @@
+"""TextVQA with and without OCR tokens in the prompt."""

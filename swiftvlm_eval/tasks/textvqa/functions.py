@@ -1,0 +1,64 @@
+"""What lmms-eval calls for TextVQA (arXiv:1904.08920): the stock prompt and metric on data that fails in plain words."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datasets import Dataset
+from lmms_eval.tasks.textvqa.utils import textvqa_process_results
+
+from swiftvlm_eval.tasks.hub import HubSource, load_split, require_columns, source_row
+
+COLUMNS = {
+    "image_id": "id of the image",
+    "question_id": "id of the question",
+    "question": "text",
+    "image": "encoded image",
+    "answers": "list of ten answers",
+    "ocr_tokens": "list of text",
+}
+MAX_ANSWER_CHARS = 10_000
+
+
+def process_docs(dataset: Dataset) -> Dataset:
+    """Load the questions.
+
+    Args:
+        dataset: Either the task's entry of `sources.json`, or the rows themselves in the hub's schema.
+
+    Returns:
+        The rows as they are, images undecoded until they are asked for.
+
+    Raises:
+        DatasetAccessError: The data cannot be had or has changed; the message has the cure.
+    """
+    row = source_row(dataset)
+    if row is not None:
+        return load_split(HubSource.model_validate(row), COLUMNS)
+    require_columns(dataset, COLUMNS, "the given rows")
+    return dataset
+
+
+def process_results(doc: Mapping[str, Any], results: Sequence[object]) -> dict[str, Any]:
+    """Score an answer with the stock metric. Never raises, since lmms-eval drops the whole run for a scorer that does.
+
+    The stock function normalises answers as the EvalAI server does and gives, averaged over the ten people asked,
+    min(1, matches among the other nine / 3). It also normalises the document's answers in place, hence the copy.
+
+    Args:
+        doc: A row, with or without its image.
+        results: The answer as the only element; whatever it is, it counts.
+
+    Returns:
+        `exact_match` in 0..1, the unit for clustering (`cluster_id`, the image) and the question's id.
+    """
+    text = results[0] if results and isinstance(results[0], str) else ""
+    answers = [answer for answer in doc.get("answers") or [] if isinstance(answer, str)]
+    exact_match = 0.0
+    if answers:
+        scored = {"answers": answers, "question_id": doc.get("question_id")}
+        exact_match = float(textvqa_process_results(scored, [text[:MAX_ANSWER_CHARS]])["exact_match"])
+    return {
+        "exact_match": exact_match,
+        "cluster_id": str(doc.get("image_id")),
+        "question_id": doc.get("question_id"),
+    }
