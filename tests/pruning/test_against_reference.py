@@ -1,0 +1,100 @@
+"""Every method against a slow, plain implementation written from its description alone.
+
+The oracle runs the whole sequence through each layer without a cache; the engine prunes in prefill and decodes with the
+stock `generate()`. Logits of the prompt and of every generated token, kept tokens, rows and positions must agree.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from reference import downsampling, feather, pyramid_drop, single_stage, sparsevlm, swiftvlm, visionzip
+from reference.full_length import Run
+from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
+
+from swiftvlm_eval import make_method, prune
+
+STEPS = 4
+Oracle = Callable[..., Run]
+
+
+def swift(**options: Any) -> Oracle:
+    """SwiftVLM's oracle at boundaries 3, 6, 9 with counts (60, 12, 40, 8, 20)."""
+    return lambda model, inputs, generated: swiftvlm.swiftvlm(
+        model,
+        inputs,
+        generated,
+        boundaries=(3, 6, 9),
+        selected=(60, 40, 20),
+        merged=(12, 8),
+        options=swiftvlm.Options(**options),
+    )
+
+
+SWIFT = {"layers": (3, 6, 9), "counts": (60, 12, 40, 8, 20)}
+CASES: dict[str, tuple[str, dict[str, Any], Oracle]] = {
+    "vanilla": ("vanilla", {}, single_stage.vanilla),
+    "fastv": (
+        "fastv",
+        {"layers": (2,), "counts": (50,)},
+        lambda m, i, g: single_stage.fastv(m, i, g, boundary=2, count=50),
+    ),
+    "fastv-k3": (
+        "fastv",
+        {"layers": (3,), "counts": (20,)},
+        lambda m, i, g: single_stage.fastv(m, i, g, boundary=3, count=20),
+    ),
+    "swiftvlm": ("swiftvlm", SWIFT, swift()),
+    "swiftvlm-full-softmax": ("swiftvlm", {**SWIFT, "scope": "all"}, swift(scope="full")),
+    "swiftvlm-top-anchors": ("swiftvlm", {**SWIFT, "anchors": "top"}, swift(anchors="top")),
+    "swiftvlm-step-anchors": ("swiftvlm", {**SWIFT, "anchors": "floor_step"}, swift(anchors="floor-step")),
+    "swiftvlm-mean-position": ("swiftvlm", {**SWIFT, "merged_position": "mean"}, swift(merged_position="mean")),
+    "swiftvlm-round-position": ("swiftvlm", {**SWIFT, "merged_position": "round"}, swift(merged_position="round")),
+    "swiftvlm-select": (
+        "swiftvlm",
+        {**SWIFT, "counts": (60, 0, 40, 0, 20), "merge": False, "bypass": False},
+        swift(parts="select"),
+    ),
+    "swiftvlm-select-merge": ("swiftvlm", {**SWIFT, "bypass": False}, swift(parts="select+merge")),
+}
+
+
+def generate(model: Any, inputs: Any, steps: int = STEPS) -> Any:
+    """Greedy decoding with raw logits, without an early end."""
+    return model.generate(
+        **inputs,
+        max_new_tokens=steps,
+        min_new_tokens=steps,
+        do_sample=False,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+
+
+def check(model: Any, inputs: Any, name: str, options: dict[str, Any], oracle: Oracle) -> None:
+    """Runs the engine, forces its answer on the oracle, and compares everything that both can see."""
+    with prune(model, make_method(name, options)) as session:
+        answer = generate(model, inputs)
+        trace = session.traces[0]
+    generated = answer.sequences[0, inputs["input_ids"].shape[1] :].tolist()
+    truth = oracle(model, inputs, generated[:-1])
+    assert trace.rows_per_layer == truth.visual_rows()
+    if truth.kept_indices:
+        assert [stage.kept_indices for stage in trace.stages] == truth.kept_indices
+    logits = torch.stack([step[0] for step in answer.logits])
+    torch.testing.assert_close(logits, truth.logits, atol=2e-4, rtol=2e-4)
+    assert truth.logits.std() > 0.5, "logits that hardly vary would hide an error"
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("attn", "kv_heads"), [("sdpa", 4), ("eager", 2)])
+def test_llava15(case: str, attn: str, kv_heads: int) -> None:
+    model, processor = tiny_llava(grid=12, attn=attn, kv_heads=kv_heads)
+    check(model, make_inputs(processor, make_image(150, 110, seed=3)), *CASES[case])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_llava_next(case: str) -> None:
+    model, processor = tiny_llava_next(grid=6, language="mistral", kv_heads=2)
+    check(model, make_inputs(processor, make_image(150, 110, seed=4)), *CASES[case])
