@@ -298,6 +298,26 @@ def test_feather_grid_and_union_by_hand() -> None:
     assert sorted(set(kept) - set(uniform)) == others[:80]
 
 
+def captured(module: nn.Module, call: Any) -> Tensor:
+    """Output of a module during the call, batch dimension taken off."""
+    seen: list[Tensor] = []
+    handle = module.register_forward_hook(lambda _module, _arguments, output: seen.append(output[0]))
+    call()
+    handle.remove()
+    return seen[0]
+
+
+def test_feather_scores_from_projections_of_the_stock_run() -> None:
+    made = case("llava-gqa-eager-64")
+    visual = made.inputs["input_ids"][0] == made.model.config.image_token_id
+    attention = made.model.model.language_model.layers[4].self_attn
+    query = captured(attention.q_proj, lambda: made.model(**made.inputs))[-1].reshape(4, 16)
+    key = captured(attention.k_proj, lambda: made.model(**made.inputs))[visual].reshape(64, 2, 16)
+    logits = torch.einsum("hd,nhd->hn", query, key.repeat_interleave(2, dim=1)) / 4
+    run = feather_fill(*made.arguments, boundaries=(5, 9), counts=(20, 6), stride=3)
+    assert torch.allclose(run.scores[0], logits.softmax(dim=1).mean(dim=0), atol=1e-5)
+
+
 def test_feather_stages_on_a_model() -> None:
     made = case("llava-gqa-eager-64")
     run = feather_fill(*made.arguments, boundaries=(3, 9), counts=(20, 6), stride=3)
@@ -331,6 +351,8 @@ def test_density_peak_clusters_by_hand() -> None:
     assert density_peak_clusters(points, 2) == [[0, 1], [2, 3]]
     assert density_peak_clusters(points.flip(0), 2) == [[2, 3], [0, 1]]
     assert density_peak_clusters(points, 1) == [[0, 1, 2, 3]]
+    # gammas 3.64, .61, .13, .09: the closest pair gives both centres, and the earlier of it is the first one
+    assert density_peak_clusters(torch.tensor([[0.0], [1.0], [3.4], [6.0]]), 2) == [[0], [1, 2, 3]]
 
 
 def test_text_raters_by_hand() -> None:
@@ -376,6 +398,28 @@ def _places(run: Run, boundary: int, visual: Any) -> list[int]:
     return [run.rows[boundary - 1].index(Row("visual", index)) for index in visual]
 
 
+def test_sparsevlm_scores_and_candidates_from_the_stock_attention_map() -> None:
+    made = case("llava-gqa-eager-64")
+    attention = made.model(**made.inputs, output_attentions=True).attentions[2][0]
+    visual = (made.inputs["input_ids"][0] == made.model.config.image_token_id).nonzero()[:, 0].tolist()
+    run = sparsevlm(*made.arguments, boundaries=[3], counts=[20])
+    rows = attention[:, run.raters][:, :, visual]
+    expected = rows.mean(dim=(0, 1))
+    assert (run.scores[0] - expected).abs().max() < 1e-5
+    order = expected.argsort(descending=True).tolist()
+    assert run.kept_indices[0] == sorted(order[:20])
+    # 44 are dropped, int(13.2) + 1 = 14 of them are candidates for int(1.4) + 1 = 2 clusters
+    assert sorted(member for merged in run.merged for member in merged.members) == sorted(order[20:34])
+    assert len(run.merged) == 2
+    frequencies = [10000 ** (-i / 8) for i in range(8)]
+    pull = [[sum(math.cos((q - k) * f) for f in frequencies) / 2 for k in visual] for q in run.raters]
+    weighed = rows / torch.tensor(pull)
+    heads = weighed.sum(dim=(1, 2)).topk(2).indices
+    plus = sparsevlm_plus(*made.arguments, boundaries=[3], counts=[20], heads=2)
+    assert torch.allclose(plus.scores[0], weighed[heads].mean(dim=(0, 1)), rtol=1e-3, atol=1e-6)
+    assert plus.merged == [] and plus.prompt_positions[15][-1] == made.prompt - 1
+
+
 def test_sparsevlm_rank_adaptive_counts() -> None:
     made = case("llava")
     run = sparsevlm_rank_adaptive(*made.arguments, boundaries=[3], scale=0.5, bias=1)
@@ -405,6 +449,12 @@ def test_visionzip_on_llava() -> None:
     assert run.visual_rows() == [14] * 16
     assert sum(len(merged.members) for merged in run.merged) == 65 - 10
     features = stock.hidden_states[-2][0, 1:]
+    keys = captured(tower.encoder.layers[-2].self_attn.k_proj, lambda: tower(made.inputs["pixel_values"]))[1:]
+    metric = nn.functional.normalize(keys.reshape(64, 4, 8).mean(dim=1), dim=1)
+    targets = [merged.members[0][1] for merged in run.merged]
+    for number, merged in enumerate(run.merged):
+        for _, patch in merged.members[1:]:
+            assert int((metric[targets] @ metric[patch]).argmax()) == number
     for merged in run.merged:
         (_, target), *others = merged.members
         expected = features[target] + (features[[p for _, p in others]].mean(0) if others else 0)
@@ -524,6 +574,9 @@ def test_swiftvlm_aligned_by_hand() -> None:
     # one group of visual 0 and 2, mean 3, at the position of the second of two (strided anchor), after the kept one
     assert (after.rows, after.positions) == (rows, (0.0, 2.0, 3.0, 4.0))
     assert after.hidden[:, 0].tolist() == [0.0, 2.0, 3.0, 0.0]
+    collided = Stages(None, Options(merged_position="round")).split(start, [2], [1, 3], [0.1, 0.2], 1, 3, record)
+    # the mean position is that of the kept token, which comes first
+    assert (collided.rows, collided.positions) == (rows, (0.0, 2.0, 2.0, 4.0))
     moved = State(after.rows, torch.tensor([[0.0], [7.0], [3.5], [1.0]]), after.positions, 5)
     assert stages.aligned(moved).hidden[:, 0].tolist() == [0.0, 1.5, 7.0, 5.5, 1.0]
     assert stages.aligned(moved).rows == start.rows
