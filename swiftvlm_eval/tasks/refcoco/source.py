@@ -173,9 +173,10 @@ def _cure(source: RefSource, error: ValueError) -> str:
     """Say what is wrong with a split and what to do."""
     name = "refcocog" if source.split_filter == "umd_val" else "refcoco"
     refs, pure = ("refs(umd).p", "test") if name == "refcocog" else ("refs(unc).p", "testA")
+    command = f"python -m swiftvlm_eval.tasks.refcoco.make_index {name}_val '{refs}'"
     return (
         f"data set {source}: the official split cannot be told from the hub's mixture: {error}. Make its index once "
-        f"from the official annotations, `python -m swiftvlm_eval.tasks.refcoco.make_index {name}_val '{refs}'`, or run a "
-        f"split that needs none (swiftvlm_{name}_{pure}), or, knowing that its score compares with nothing published, "
-        f"the mixture itself (swiftvlm_{name}_val_hub, split_filter none)."
+        f"from the official annotations, `{command}`, or run a split that needs none (swiftvlm_{name}_{pure}), or, "
+        f"knowing that its score compares with nothing published, the mixture itself (swiftvlm_{name}_val_hub, "
+        f"split_filter none)."
     )

@@ -1,4 +1,4 @@
-"""What lmms-eval calls for TextVQA (arXiv:1904.08920): the stock prompt and metric on data that fails in plain words."""
+"""What lmms-eval calls for TextVQA (arXiv:1904.08920): the stock metric, on data that fails in plain words."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
