@@ -1,6 +1,19 @@
 """The command `swiftvlm-eval`: the only place of the package that prints."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
 import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from swiftvlm_eval.leaderboard.board import Board
+
+_console = Console()
+_errors = Console(stderr=True)
 
 app = typer.Typer(
     name="swiftvlm-eval",
@@ -8,6 +21,131 @@ app = typer.Typer(
     help="Compare visual-token pruning methods for LLaVA-1.5 and LLaVA-NeXT.",
     pretty_exceptions_enable=False,
 )
+
+
+@app.command("leaderboard")
+def leaderboard_command(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IN...",
+            help="Folders or files: run records, or what lmms_eval wrote to --output_path.",
+            exists=True,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the pages; created if needed.")],
+    published: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--published", help="YAML with a paper's numbers; repeatable. Shown on its own pages.", exists=True
+        ),
+    ] = None,
+    include_limited: Annotated[
+        bool, typer.Option("--include-limited", help="Also show runs with --limit or failed documents, labelled.")
+    ] = False,
+    benchmarks: Annotated[
+        Path | None,
+        typer.Option("--benchmarks", help="Benchmark table to use instead of the shipped one.", exists=True),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if anything was left out.")] = False,
+) -> None:
+    """Build the leaderboard pages from run records or plain lmms-eval output.
+
+    One page a model and setting: scores and percent of the vanilla run with 95 % intervals, FLOPs, tokens, times; as
+    Markdown, CSV, JSON, pictures and one HTML page that works from disk. Run lmms_eval with --log_samples: without
+    per-sample files there are no intervals. A vanilla run of the same model, dtype and image mode is the denominator.
+
+    Example:
+    lmms_eval --model vanilla_llava --tasks refcoco --output_path runs --log_samples
+
+    lmms_eval --model swiftvlm_llava --tasks refcoco --output_path runs --log_samples
+
+    swiftvlm-eval leaderboard runs --out leaderboards
+    """
+    from swiftvlm_eval.leaderboard import build
+    from swiftvlm_eval.results import load_benchmarks
+
+    try:
+        table = None if benchmarks is None else load_benchmarks(benchmarks)
+        report = build(inputs, out, published=published or (), include_limited=include_limited, benchmarks=table)
+    except ValueError as error:
+        _fail(error)
+    for problem in report.problems:
+        _errors.print(f"[yellow]left out or noted[/] {escape(problem.file)}: {escape(problem.reason)}", soft_wrap=True)
+    for board in report.boards:
+        _console.print(_board_table(board))
+    for path in report.files:
+        _console.print(f"wrote {escape(str(path))}", soft_wrap=True)
+    raise typer.Exit(1 if strict and report.problems else 0)
+
+
+def _board_table(board: "Board") -> Table:
+    from swiftvlm_eval.leaderboard.grid import summary
+
+    table = Table(title=escape(board.title), caption="* best of its budget, ~ not significantly different", box=SIMPLE)
+    header, body = summary(board)
+    for number, heading in enumerate(header):
+        table.add_column(escape(heading), justify="right" if number > 1 else "left")
+    for number, texts in enumerate(body):
+        new_budget = number + 1 < len(body) and body[number + 1][0] != texts[0]
+        table.add_row(*(escape(text) for text in texts), end_section=new_budget)
+    return table
+
+
+records_app = typer.Typer(no_args_is_help=True, help="Look at run records, or make them from lmms-eval output.")
+app.add_typer(records_app, name="records")
+
+
+@records_app.command("list")
+def records_list(
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Folders or files.", exists=True)],
+) -> None:
+    """List runs with their status: complete, limited, partial or unverified, and why.
+
+    Only complete runs (and unverified ones, whose per-sample files are missing) enter a leaderboard by themselves.
+    Exit status 1 if a file is broken or not a record.
+    """
+    from swiftvlm_eval.results import load_records
+
+    try:
+        runs, problems = load_records(inputs)
+    except ValueError as error:
+        _fail(error)
+    table = Table("file", "model", "method", "budget", "documents", "status", "why", box=SIMPLE)
+    for run in runs:
+        record = run.record
+        documents = ", ".join(f"{name} {task.answered}/{task.expected}" for name, task in sorted(record.tasks.items()))
+        budget = "-" if record.method.budget is None else f"{100 * record.method.budget:.1f} %"
+        name = record.method.name or record.model.lmms_eval_model
+        cells = (run.path.name, record.model.pretrained or "-", name, budget, documents, record.status)
+        table.add_row(*(escape(cell) for cell in cells), escape("; ".join(record.status_reasons)))
+    _console.print(table)
+    for problem in problems:
+        _errors.print(f"[red]refused[/] {escape(problem.file)}: {escape(problem.reason)}", soft_wrap=True)
+    raise typer.Exit(1 if problems or not runs else 0)
+
+
+@records_app.command("import")
+def records_import(
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULTS...", help="<stamp>_results.json of lmms-eval.", exists=True)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the records; created if needed.")],
+) -> None:
+    """Turn lmms-eval output into run records with their per-sample files; an existing record is never changed."""
+    from swiftvlm_eval.results import import_run, write_record
+
+    for path in results:
+        try:
+            written = write_record(*import_run(path), out)
+        except ValueError as error:
+            _fail(error)
+        _console.print(f"wrote {escape(str(written))}", soft_wrap=True)
+
+
+def _fail(error: Exception) -> NoReturn:
+    _errors.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True)
+    raise typer.Exit(1)
 
 
 def main() -> None:

@@ -1,0 +1,114 @@
+"""What a leaderboard holds: plain values, ready to be rendered in any format.
+
+A `Board` is one model in one setting. Published numbers become boards of their own kind (`measured` is False), so
+that both go through the same renderers and never share a ranking.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from swiftvlm_eval.results.benchmarks import Benchmark, Group
+
+Mark = Literal["", "best", "tied"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One score.
+
+    Attributes:
+        score: On the printed scale.
+        stderr: Its standard error on the printed scale.
+        documents: Documents scored.
+        relative: Percent of vanilla's score.
+        low: Lower end of the 95 % interval of `relative`.
+        high: Upper end.
+        mark: `best` of its budget, or `tied` if the difference to the best is not significant.
+        p_best: Holm-adjusted p-value of the difference to the best row.
+    """
+
+    score: float | None = None
+    stderr: float | None = None
+    documents: int | None = None
+    relative: float | None = None
+    low: float | None = None
+    high: float | None = None
+    mark: Mark = ""
+    p_best: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method at one budget.
+
+    Attributes:
+        key: Stable identifier of the configuration.
+        label: What the reader sees: the method, and whatever tells it from its neighbours.
+        method: Method name; None for a model class of lmms-eval itself.
+        budget: Nominal share of the visual tokens; None if not recorded.
+        is_vanilla: The unpruned model.
+        cells: Scores by benchmark key.
+        means: Group means by group; only `relative`, `low`, `high` and the mark are set.
+        figures: Values of the columns of `columns.yaml` by attribute.
+        options: Options of the method, for the reader of CSV, JSON and HTML.
+        files: Names of the files the row was made from.
+        notes: What the reader must know about this row.
+    """
+
+    key: str
+    label: str
+    method: str | None
+    budget: float | None
+    is_vanilla: bool
+    cells: Mapping[str, Cell] = field(default_factory=dict)
+    means: Mapping[Group, Cell] = field(default_factory=dict)
+    figures: Mapping[str, float | None] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """The rows of one budget, best first; `title` names the budget."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """One leaderboard.
+
+    Attributes:
+        slug: File name stem.
+        title: Heading.
+        measured: False for numbers taken from a paper.
+        benchmarks: Benchmark columns in printing order.
+        groups: Benchmark keys each group mean is taken over.
+        sections: Vanilla first, then one section a budget, largest budget first.
+        caption: Sentences below the heading: what was run, with what.
+        notes: What is missing or must be kept in mind.
+        pretrained: Checkpoint name.
+    """
+
+    slug: str
+    title: str
+    measured: bool
+    benchmarks: tuple[Benchmark, ...]
+    groups: Mapping[Group, tuple[str, ...]]
+    sections: tuple[Section, ...]
+    caption: tuple[str, ...]
+    notes: tuple[str, ...]
+    pretrained: str | None
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """All rows, section by section."""
+        return tuple(row for section in self.sections for row in section.rows)
+
+    @property
+    def vanilla(self) -> Row | None:
+        """The unpruned model's row, None if there is none."""
+        return next((row for row in self.rows if row.is_vanilla), None)

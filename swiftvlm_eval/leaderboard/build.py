@@ -1,0 +1,82 @@
+"""From run records to a folder of leaderboard pages."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from swiftvlm_eval.leaderboard.assemble import assemble
+from swiftvlm_eval.leaderboard.board import Board
+from swiftvlm_eval.leaderboard.entries import admit, group_entries
+from swiftvlm_eval.leaderboard.export import board_csv, board_json, problem_lines
+from swiftvlm_eval.leaderboard.markdown import board_page, index_page
+from swiftvlm_eval.results.benchmarks import BenchmarkTable, shipped_benchmarks
+from swiftvlm_eval.results.store import Problem, load_records, write_atomically
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What `build` made.
+
+    Attributes:
+        boards: Measured boards.
+        files: Files written, sorted.
+        problems: What was left out or must be kept in mind, with the file's name.
+    """
+
+    boards: tuple[Board, ...]
+    files: tuple[Path, ...]
+    problems: tuple[Problem, ...]
+
+
+def build(
+    inputs: Iterable[Path],
+    out: Path,
+    *,
+    published: Iterable[Path] = (),
+    include_limited: bool = False,
+    benchmarks: BenchmarkTable | None = None,
+) -> BuildReport:
+    """Builds the leaderboard pages of everything found under `inputs`.
+
+    The same records give the same bytes, in whatever order they are found.
+
+    Args:
+        inputs: Folders and files with run records or plain lmms-eval output.
+        out: Folder for the pages; created if needed.
+        published: YAML files with numbers from papers.
+        include_limited: Also show limited and partial runs, labelled as such.
+        benchmarks: The benchmark columns, the shipped ones by default.
+
+    Raises:
+        ValueError: An input does not exist, or nothing may enter a leaderboard; the message says why.
+    """
+    runs, problems = load_records(inputs)
+    admitted, refused = admit(runs, include_limited)
+    entries, repeated = group_entries(admitted)
+    boards, found = assemble(entries, benchmarks or shipped_benchmarks())
+    problems = [*problems, *refused, *repeated, *found]
+    if not boards:
+        reasons = "; ".join(problem_lines(problems)) or "no run records or lmms-eval results files found"
+        raise ValueError(f"nothing to show: {reasons}")
+    files: dict[str, bytes] = {}
+    for board in boards:
+        files |= board_files(board)
+    files["index.md"] = index_page(boards, (), {}, problem_lines(problems)).encode()
+    return BuildReport(tuple(boards), write_files(out, files), tuple(problems))
+
+
+def board_files(board: Board) -> dict[str, bytes]:
+    """Returns the files of one board by name."""
+    return {
+        f"{board.slug}.md": board_page(board, {}).encode(),
+        f"{board.slug}.csv": board_csv(board).encode(),
+        f"{board.slug}.json": board_json(board).encode(),
+    }
+
+
+def write_files(out: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
+    """Writes files into a folder, each atomically; returns their paths, sorted."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in sorted(files.items()):
+        write_atomically(out / name, content)
+    return tuple(out / name for name in sorted(files))

@@ -1,0 +1,67 @@
+"""Boards as CSV and JSON: the same figures as in the tables, unrounded."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from swiftvlm_eval.leaderboard.board import Board, Row
+from swiftvlm_eval.leaderboard.columns import column_table
+from swiftvlm_eval.results.store import Problem
+
+_CELL_FIELDS = ("score", "stderr", "documents", "relative", "low", "high", "mark", "p_best")
+
+
+def board_csv(board: Board) -> str:
+    """Returns one line a row; `<benchmark> relative` and the interval are percent of vanilla."""
+    frame = pd.DataFrame([_flat(board, section.title, row) for section in board.sections for row in section.rows])
+    text: str = frame.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+    return text
+
+
+def _flat(board: Board, section: str, row: Row) -> dict[str, Any]:
+    flat: dict[str, Any] = {
+        "section": section,
+        "method": _inert(row.label),
+        "budget": row.budget,
+        "options": json.dumps(row.options, sort_keys=True),
+    }
+    for benchmark in board.benchmarks:
+        cell = row.cells.get(benchmark.key)
+        flat.update({f"{benchmark.key} {name}": getattr(cell, name, None) for name in _CELL_FIELDS})
+    for group in board.groups:
+        cell = row.means.get(group)
+        flat.update({f"{group} {name}": getattr(cell, name, None) for name in ("relative", "low", "high", "mark")})
+    flat.update({name: row.figures.get(name) for name in column_table().attributes})
+    flat["files"] = "; ".join(_inert(name) for name in row.files)
+    flat["notes"] = "; ".join(row.notes)
+    return flat
+
+
+def _inert(text: str) -> str:
+    """Keeps a spreadsheet from running a name that starts like a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+
+
+def board_json(board: Board) -> str:
+    """Returns the whole board as JSON."""
+    content = {
+        "title": board.title,
+        "measured": board.measured,
+        "pretrained": board.pretrained,
+        "caption": list(board.caption),
+        "notes": list(board.notes),
+        "benchmarks": {each.key: each.model_dump(exclude={"key"}) for each in board.benchmarks},
+        "groups": {group: list(keys) for group, keys in board.groups.items()},
+        "sections": [
+            {"title": section.title, "rows": [asdict(row) for row in section.rows]} for section in board.sections
+        ],
+    }
+    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def problem_lines(problems: Sequence[Problem]) -> list[str]:
+    """Returns `file: reason` lines, sorted, each once."""
+    return sorted({f"{problem.file}: {problem.reason}" for problem in problems})

@@ -1,0 +1,98 @@
+"""Tables before they have a format: what Markdown, HTML and the terminal all print."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from swiftvlm_eval.leaderboard.board import Board, Cell, Mark, Row
+from swiftvlm_eval.leaderboard.columns import Column, TableName, column_table
+from swiftvlm_eval.leaderboard.text import MISSING, interval, number
+
+Better = Literal["higher", "lower", "none"]
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A column's heading and the direction in which its figures are better."""
+
+    text: str
+    better: Better
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One table cell.
+
+    Attributes:
+        lines: What is printed, one or two lines; unescaped.
+        value: What the cell is sorted by; None where it is missing.
+        mark: Whether it is the best of its budget or not significantly different from it.
+    """
+
+    lines: tuple[str, ...]
+    value: float | None = None
+    mark: Mark = ""
+
+
+def headings(board: Board, *tables: TableName) -> list[Heading]:
+    """Returns the headings of the figures of a row: benchmarks and group means with `cost`, then the columns."""
+    columns = [Heading(column.heading, column.better) for column in _columns(board, *tables)]
+    if "cost" not in tables:
+        return columns
+    names = column_table().groups
+    scores = [benchmark.title for benchmark in board.benchmarks] + [names[group] for group in board.groups]
+    return [*(Heading(text, "higher") for text in scores), *columns]
+
+
+def figures(board: Board, row: Row, *tables: TableName) -> list[Figure]:
+    """Returns the figures of a row, in the order of `headings`."""
+    columns = [_column_figure(row, column) for column in _columns(board, *tables)]
+    if "cost" not in tables:
+        return columns
+    scores = [_score(row.cells.get(benchmark.key), benchmark.digits) for benchmark in board.benchmarks]
+    return [*scores, *(_score(row.means.get(group), 0) for group in board.groups), *columns]
+
+
+def _columns(board: Board, *tables: TableName) -> list[Column]:
+    """Leaves out columns that no row fills."""
+    rows = board.rows
+    return [
+        column
+        for column in column_table().of(*tables)
+        if any(row.figures.get(column.attribute) is not None for row in rows)
+    ]
+
+
+def _column_figure(row: Row, column: Column) -> Figure:
+    value = row.figures.get(column.attribute)
+    low, high = (row.figures.get(name) for name in column.between or ("", ""))
+    return Figure((f"{number(value, column.digits)} {interval(low, high, column.digits)}".strip(),), value)
+
+
+def _score(cell: Cell | None, digits: int) -> Figure:
+    if cell is None or (cell.score is None and cell.relative is None):
+        return Figure((MISSING,))
+    places = column_table().relative_digits
+    lines = [] if cell.score is None else [number(cell.score, digits)]
+    if cell.relative is not None:
+        lines.append(f"{number(cell.relative, places)} % {interval(cell.low, cell.high, places)}".strip())
+    return Figure(tuple(lines), cell.relative if cell.score is None else cell.score, cell.mark)
+
+
+def summary(board: Board) -> tuple[list[str], list[list[str]]]:
+    """Returns a short table for a terminal: header, and one line a row without intervals.
+
+    A star marks the best of its budget, a tilde what is not significantly different from it.
+    """
+    columns = [column for column in _columns(board, "cost", "timing") if column.summary]
+    scores = len(board.benchmarks) + len(board.groups)
+    titles = [heading.text for heading in headings(board, "cost")[:scores]]
+    header = ["budget", "method", *titles, *(column.summary or "" for column in columns)]
+    marks = {"best": "*", "tied": "~", "": ""}
+    body: list[list[str]] = []
+    for row in board.rows:
+        cells = figures(board, row, "cost")[:scores]
+        budget = MISSING if row.budget is None else f"{number(100 * row.budget, 1)} %"
+        texts = [f"{cell.lines[0].partition(' [')[0]}{marks[cell.mark]}" for cell in cells]
+        costs = [number(row.figures.get(column.attribute), column.digits) for column in columns]
+        body.append([budget, row.label, *texts, *costs])
+    return header, body

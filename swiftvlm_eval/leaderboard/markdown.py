@@ -1,0 +1,99 @@
+"""Boards as Markdown pages."""
+
+from collections.abc import Mapping, Sequence
+
+from tabulate import tabulate
+
+from swiftvlm_eval.leaderboard.board import Board, Row, Section
+from swiftvlm_eval.leaderboard.grid import Figure, figures, headings
+from swiftvlm_eval.leaderboard.text import markdown
+
+LEGEND = (
+    "A cell holds the score and, below it, percent of our own vanilla run with its 95 % interval (paired bootstrap). "
+    "**Bold**: best at this budget. ≈: not significantly different from the best (5 %, Holm over the methods of the "
+    "budget). `-`: not measured."
+)
+PUBLISHED_LEGEND = (
+    "Numbers as printed in the paper; percent is relative to the paper's own vanilla row. Nothing on this page was "
+    "measured here. **Bold**: best at this budget. `-`: not reported."
+)
+
+
+def board_page(board: Board, pictures: Mapping[str, str]) -> str:
+    """Returns the Markdown page of one board.
+
+    Args:
+        board: The board.
+        pictures: Picture file names by alternative text, embedded in this order.
+    """
+    parts = [f"# {markdown(board.title)}", *(f"- {markdown(sentence)}" for sentence in board.caption)]
+    page = [parts[0], "", "\n".join(parts[1:]), ""]
+    if board.benchmarks:
+        page += ["## Accuracy", "", LEGEND if board.measured else PUBLISHED_LEGEND, ""]
+        for section in board.sections:
+            page += [f"### {markdown(section.title)}", "", accuracy_table(board, section), ""]
+    if any(row.figures.get("prefill_ms") is not None for row in board.rows):
+        page += ["## Time", "", timing_table(board), ""]
+    for text, name in pictures.items():
+        page += [f"![{markdown(text)}]({name})", ""]
+    if board.notes:
+        page += ["## Notes", "", *(f"- {markdown(note)}" for note in board.notes), ""]
+    return "\n".join(page).rstrip() + "\n"
+
+
+def accuracy_table(board: Board, section: Section) -> str:
+    """Returns table 1 for one budget: scores, group means, and what they cost."""
+    header = ["method", *(markdown(heading.text) for heading in headings(board, "cost"))]
+    body = [[markdown(row.label), *map(_cell, figures(board, row, "cost"))] for row in section.rows]
+    return table(header, body)
+
+
+def timing_table(board: Board) -> str:
+    """Returns table 2: times and speed-ups over vanilla."""
+    header = ["budget", "method", *(markdown(heading.text) for heading in headings(board, "timing"))]
+    body = [
+        [markdown(section.title), markdown(row.label), *map(_cell, figures(board, row, "timing"))]
+        for section in board.sections
+        for row in section.rows
+    ]
+    return table(header, body, names=2)
+
+
+def _cell(figure: Figure) -> str:
+    first, *rest = figure.lines
+    return "<br>".join([{"best": f"**{first}**", "tied": f"{first} ≈", "": first}[figure.mark], *rest])
+
+
+def table(header: Sequence[str], body: Sequence[Sequence[str]], names: int = 1) -> str:
+    """Returns a Markdown table: the first `names` columns to the left, figures to the right."""
+    align = ["left" if index < names else "right" for index in range(len(header))]
+    return tabulate(body, header, tablefmt="pipe", colalign=align, disable_numparse=True)
+
+
+def index_page(
+    boards: Sequence[Board], published: Sequence[Board], other: Mapping[str, str], lines: Sequence[str]
+) -> str:
+    """Returns the index page.
+
+    Args:
+        boards: Measured boards.
+        published: Boards of papers' numbers.
+        other: Further pages, title by file name.
+        lines: What was left out, one line each.
+    """
+    page = ["# Leaderboards", "", "Measured with swiftvlm-eval:", ""]
+    page += [f"- [{markdown(board.title)}]({board.slug}.md): {_summary(board.rows)}" for board in boards] or ["- none"]
+    if published:
+        page += ["", "Published by papers, not measured here:", ""]
+        page += [f"- [{markdown(board.title)}]({board.slug}.md)" for board in published]
+    if other:
+        page += ["", *(f"- [{markdown(title)}]({name})" for name, title in other.items())]
+    if lines:
+        page += ["", "## Left out, or to be kept in mind", "", *(f"- {markdown(line)}" for line in lines)]
+    return "\n".join(page).rstrip() + "\n"
+
+
+def _summary(rows: Sequence[Row]) -> str:
+    budgets = {row.budget for row in rows if not row.is_vanilla}
+    methods = {row.method or row.label for row in rows if not row.is_vanilla}
+    return f"{len(methods)} methods besides vanilla, {len(budgets)} budgets"

@@ -1,0 +1,185 @@
+"""Makes the rows of one board: sections by budget, labels, marks, cost figures and notes."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from swiftvlm_eval.leaderboard.board import Cell, Row, Section
+from swiftvlm_eval.leaderboard.caption import budget_title
+from swiftvlm_eval.leaderboard.columns import column_table
+from swiftvlm_eval.leaderboard.entries import Entry
+from swiftvlm_eval.leaderboard.scores import (
+    ColumnScores,
+    Resampling,
+    column_p_values,
+    marked,
+    mean_p_values,
+)
+from swiftvlm_eval.leaderboard.timing import (
+    Times,
+    execution_figures,
+    implied_speedup,
+    measured_figures,
+    speedups,
+    timing_difference,
+)
+from swiftvlm_eval.results.benchmarks import Group
+from swiftvlm_eval.results.statistics import percentile_interval
+
+# Two nominal budgets closer than this share of the visual tokens are the same budget (1/3 and 0.333).
+BUDGET_DIGITS = 3
+# The executed mean may miss the planned one by half a token through rounding, not by more.
+_TOKEN_TOLERANCE = 0.5
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything the rows of one board are made from.
+
+    Attributes:
+        entries: Configurations with at least one score.
+        columns: Benchmark columns.
+        groups: Benchmark keys of each group mean.
+        resampling: Bootstrap distributions.
+        cells: Cells with intervals by benchmark key and entry key.
+        times: Times by entry key and lmms-eval task.
+    """
+
+    entries: Sequence[Entry]
+    columns: Sequence[ColumnScores]
+    groups: Mapping[Group, tuple[str, ...]]
+    resampling: Resampling
+    cells: Mapping[str, Mapping[str, Cell]]
+    times: Mapping[str, Mapping[str, Times]]
+
+    @property
+    def vanilla(self) -> Entry | None:
+        """The unpruned model, None if it was not run."""
+        return next((entry for entry in self.entries if entry.is_vanilla), None)
+
+
+def sections(parts: Setting) -> tuple[Section, ...]:
+    """Returns vanilla, then one section for each budget, largest first; rows best first."""
+    by_budget: dict[tuple[int, float], list[Entry]] = defaultdict(list)
+    for entry in parts.entries:
+        by_budget[_budget_key(entry)].append(entry)
+    return tuple(_section(parts, by_budget[key]) for key in sorted(by_budget))
+
+
+def _budget_key(entry: Entry) -> tuple[int, float]:
+    """Vanilla first, then budgets from large to small, then runs whose budget is not recorded."""
+    budget = entry.record.method.budget
+    if entry.is_vanilla:
+        return 0, 0.0
+    return (2, 0.0) if budget is None else (1, -round(budget, BUDGET_DIGITS))
+
+
+def _section(parts: Setting, entries: Sequence[Entry]) -> Section:
+    keys = [entry.key for entry in entries]
+    columns: dict[str, dict[str, Cell]] = {}
+    for column in parts.columns:
+        cells = {key: cell for key, cell in parts.cells[column.benchmark.key].items() if key in keys}
+        columns[column.benchmark.key] = marked(cells, column_p_values(column, keys))
+    means: dict[Group, dict[str, Cell]] = {}
+    for group, members in parts.groups.items():
+        cells = {key: cell for key in keys if (cell := _mean_cell(parts, key, members)) is not None}
+        means[group] = marked(cells, mean_p_values(cells, members, parts.resampling))
+    labels = _labels(entries)
+    rows = [
+        Row(
+            key=entry.key,
+            label=labels[entry.key],
+            method=entry.record.method.name,
+            budget=entry.record.method.budget,
+            is_vanilla=entry.is_vanilla,
+            cells={name: cells[entry.key] for name, cells in columns.items() if entry.key in cells},
+            means={group: cells[entry.key] for group, cells in means.items() if entry.key in cells},
+            figures=_figures(parts, entry),
+            options=entry.record.method.options,
+            files=tuple(run.path.name for run in entry.runs),
+            notes=_row_notes(parts, entry),
+        )
+        for entry in entries
+    ]
+    return Section(budget_title(entries), tuple(sorted(rows, key=_rank)))
+
+
+def _mean_cell(parts: Setting, key: str, members: Sequence[str]) -> Cell | None:
+    """Plain mean of the ratios over a group; None unless the row has all of them."""
+    ratios = [parts.cells[name][key].relative for name in members if key in parts.cells[name]]
+    values = [ratio for ratio in ratios if ratio is not None]
+    if not values or len(values) < len(members):
+        return None
+    draws = parts.resampling.mean_draws(members, key)
+    interval = None if draws is None else percentile_interval(draws)
+    cell = Cell(relative=sum(values) / len(values))
+    return cell if interval is None else replace(cell, low=interval[0], high=interval[1])
+
+
+def _rank(row: Row) -> tuple[float | str, ...]:
+    means = [row.means.get(group) for group in column_table().row_order]
+    values = [cell.relative if cell and cell.relative is not None else float("-inf") for cell in means]
+    return (*(-value for value in values), row.label, row.key)
+
+
+def _labels(entries: Sequence[Entry]) -> dict[str, str]:
+    """Names rows by method; equal names get the options and the seed that tell them apart."""
+    names = {
+        entry.key: entry.record.method.name or f"{entry.record.model.lmms_eval_model} (stock)" for entry in entries
+    }
+    counts = Counter(names.values())
+    details = {entry.key: {**entry.record.method.options, "seed": entry.record.settings.seed} for entry in entries}
+    labels: dict[str, str] = {}
+    for key, name in names.items():
+        rivals = [details[other] for other, theirs in names.items() if theirs == name and other != key]
+        differing = sorted(
+            option
+            for option in {option for each in [details[key], *rivals] for option in each}
+            if any(each.get(option) != details[key].get(option) for each in rivals)
+        )
+        shown = ", ".join(f"{option}={json.dumps(details[key].get(option))}" for option in differing)
+        labels[key] = f"{name} ({shown})" if counts[name] > 1 and shown else name
+    return labels
+
+
+def _figures(parts: Setting, entry: Entry) -> dict[str, float | None]:
+    tasks = [column.benchmark.task for column in parts.columns if entry.key in column.cells]
+    figures = {**execution_figures(entry, tasks), **measured_figures(parts.times[entry.key])}
+    vanilla = parts.vanilla
+    if vanilla is None or entry is vanilla:
+        return figures
+    figures["implied_speedup"] = implied_speedup(entry, vanilla, tasks)
+    if timing_difference(entry, vanilla) is None:
+        figures |= speedups(parts.times[entry.key], parts.times[vanilla.key])
+        measured, implied = figures["prefill_speedup"], figures["implied_speedup"]
+        figures["merit"] = measured / implied if measured and implied else None
+    return figures
+
+
+def _row_notes(parts: Setting, entry: Entry) -> tuple[str, ...]:
+    notes: list[str] = []
+    record, vanilla = entry.record, parts.vanilla
+    for run in entry.runs:
+        if run.record.status != "complete":
+            notes.append(f"{run.record.status} run: {'; '.join(run.record.status_reasons)}")
+    for name in sorted(entry.tasks):
+        execution = entry.tasks[name].record.tasks[name].execution
+        if execution and execution.planned_share is not None:
+            missed = (execution.executed_share - execution.planned_share) * execution.visual_tokens
+            if abs(missed) > _TOKEN_TOLERANCE:
+                notes.append(f"{name}: executed mean differs from the planned one by {missed:+.1f} visual tokens")
+    if vanilla is not None and entry is not vanilla:
+        difference = timing_difference(entry, vanilla)
+        if difference:
+            notes.append(f"not timed against vanilla: {difference}")
+        ours, base = record.settings.attn_implementation, vanilla.record.settings.attn_implementation
+        if ours != base:
+            notes.append(f"attention kernel {ours} (vanilla: {base})")
+        notes.extend(_timed_documents(parts.times[entry.key], parts.times[vanilla.key]))
+    return tuple(notes)
+
+
+def _timed_documents(times: Mapping[str, Times], vanilla: Mapping[str, Times]) -> list[str]:
+    ours, base = (sum(each.doc_ids.size for each in row.values()) for row in (times, vanilla))
+    return [f"{ours} documents timed (vanilla: {base}); totals are not comparable"] if ours != base else []

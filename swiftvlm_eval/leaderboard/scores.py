@@ -1,0 +1,224 @@
+"""Scores of one column for all entries of a setting: relative accuracy, intervals, and tests against the best row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from swiftvlm_eval.leaderboard.board import Cell, Mark
+from swiftvlm_eval.leaderboard.entries import Entry
+from swiftvlm_eval.leaderboard.evidence import Evidence
+from swiftvlm_eval.results import statistics as st
+from swiftvlm_eval.results.benchmarks import Benchmark
+from swiftvlm_eval.results.store import Problem
+from swiftvlm_eval.results.units import Units
+
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True)
+class ColumnScores:
+    """One benchmark column of one board.
+
+    Attributes:
+        benchmark: The column.
+        cells: Cells by entry key, without marks.
+        units: Per-unit contributions by entry key, where they add up to the reported score.
+        vanilla: Entry key of the unpruned model, None if it has no score in this column.
+    """
+
+    benchmark: Benchmark
+    cells: Mapping[str, Cell]
+    units: Mapping[str, Units]
+    vanilla: str | None
+
+
+def column_scores(
+    benchmark: Benchmark, entries: Sequence[Entry], evidence: Evidence
+) -> tuple[ColumnScores, list[Problem]]:
+    """Collects one column.
+
+    Args:
+        benchmark: The column.
+        entries: Comparable entries that ran the task.
+        evidence: What the per-sample files say.
+    """
+    cells: dict[str, Cell] = {}
+    units: dict[str, Units] = {}
+    problems: list[Problem] = []
+    for entry in entries:
+        file, result = entry.tasks[benchmark.task].path.name, entry.task(benchmark.task)
+        metric = result.metrics.get(benchmark.metric) if result else None
+        if result is None or metric is None or metric.value is None:
+            what = "has no finite value" if metric else "is missing"
+            problems.append(Problem(file, f"{benchmark.task}: metric {benchmark.metric!r} {what}"))
+            continue
+        if metric.higher_is_better is False:
+            problems.append(Problem(file, f"{benchmark.task}: {benchmark.metric!r} is declared lower-is-better"))
+            continue
+        scale = benchmark.scale
+        cells[entry.key] = Cell(
+            score=metric.value * scale,
+            stderr=None if metric.stderr is None else metric.stderr * scale,
+            documents=result.answered if result.answered is not None else result.expected,
+        )
+        if (entry.key, benchmark.key) in evidence.units:
+            units[entry.key] = evidence.units[entry.key, benchmark.key]
+    vanilla = next((entry.key for entry in entries if entry.is_vanilla and entry.key in cells), None)
+    return ColumnScores(benchmark, _with_relative(cells, vanilla), units, vanilla), problems
+
+
+def _with_relative(cells: Mapping[str, Cell], vanilla: str | None) -> dict[str, Cell]:
+    base = cells[vanilla].score if vanilla else None
+    if not base:
+        return dict(cells)
+    return {
+        key: replace(cell, relative=None if cell.score is None else 100 * cell.score / base)
+        for key, cell in cells.items()
+    }
+
+
+class Resampling:
+    """Bootstrap distributions of relative accuracy, in percent, for all columns of a board.
+
+    Columns whose units are images of one collection are resampled together, because the same image is easy or hard
+    in all of them; this is what makes the interval of a group mean honest.
+    """
+
+    def __init__(self, columns: Sequence[ColumnScores], resamples: int = st.RESAMPLES) -> None:
+        """Draws the distributions.
+
+        Args:
+            columns: The columns of a board.
+            resamples: Number of draws.
+        """
+        self._draws: dict[tuple[str, str], st.Floats] = {}
+        names = {
+            column.benchmark.key: column.benchmark.clusters if _clustered(column) else column.benchmark.key
+            for column in columns
+        }
+        for column in columns:
+            if column.vanilla is None or column.vanilla not in column.units:
+                continue
+            name = names[column.benchmark.key]
+            together = [other for other in columns if names[other.benchmark.key] == name and other.vanilla]
+            ids = sorted({str(unit) for other in together for units in _vanilla_units(other) for unit in units.ids})
+            base = column.units[column.vanilla]
+            keys = [key for key in column.cells if key != column.vanilla and _same_units(column.units.get(key), base)]
+            if not keys or len(ids) < 2:
+                continue
+            scores = np.array([_spread(column.units[key], ids) for key in keys])
+            seed = st.seed_of(name)
+            draws = 100 * st.bootstrap_ratios(scores, _spread(base, ids), seed=seed, resamples=resamples)
+            self._draws.update({(column.benchmark.key, key): row for key, row in zip(keys, draws, strict=True)})
+
+    def draws(self, benchmark: str, entry: str) -> st.Floats | None:
+        """Returns the distribution of one row in one column [resamples], None if there is none."""
+        return self._draws.get((benchmark, entry))
+
+    def mean_draws(self, benchmarks: Sequence[str], entry: str) -> st.Floats | None:
+        """Returns the distribution of a row's mean over columns, None unless every column has one."""
+        rows = [self.draws(benchmark, entry) for benchmark in benchmarks]
+        present = [row for row in rows if row is not None]
+        return np.mean(present, axis=0) if present and len(present) == len(rows) else None
+
+
+def _clustered(column: ColumnScores) -> bool:
+    return any(units.clustered for units in column.units.values())
+
+
+def _vanilla_units(column: ColumnScores) -> list[Units]:
+    units = column.units.get(column.vanilla or "")
+    return [] if units is None else [units]
+
+
+def _same_units(units: Units | None, base: Units) -> bool:
+    return units is not None and np.array_equal(units.ids, base.ids)
+
+
+def _spread(units: Units, ids: Sequence[str]) -> st.Floats:
+    """Places contributions on the units of several columns; a unit a column does not have contributes zero."""
+    positions = np.searchsorted(np.array(ids), units.ids)
+    spread = np.zeros(len(ids))
+    spread[positions] = units.contributions
+    return spread
+
+
+def with_intervals(column: ColumnScores, resampling: Resampling) -> dict[str, Cell]:
+    """Returns the column's cells with the 95 % interval of the relative figure."""
+    cells: dict[str, Cell] = {}
+    for key, cell in column.cells.items():
+        draws = resampling.draws(column.benchmark.key, key)
+        interval = None if draws is None else st.percentile_interval(draws)
+        cells[key] = cell if interval is None else replace(cell, low=interval[0], high=interval[1])
+    return cells
+
+
+def marked(cells: Mapping[str, Cell], p_values: Mapping[tuple[str, str], float]) -> dict[str, Cell]:
+    """Marks the best cell of one budget and those not significantly worse.
+
+    Args:
+        cells: Cells of one column and one budget by entry key.
+        p_values: Unadjusted p-values by (best key, other key); a missing pair is not tested and not marked.
+    """
+    values = {key: _ranked_by(cell) for key, cell in cells.items()}
+    scored = {key: value for key, value in values.items() if value is not None}
+    if len(scored) < 2:
+        return dict(cells)
+    best = min(scored, key=lambda key: (-scored[key], key))
+    others = [key for key in sorted(scored) if key != best and (best, key) in p_values]
+    adjusted = dict(zip(others, st.holm([p_values[best, key] for key in others]), strict=True))
+    result = dict(cells)
+    for key in scored:
+        if scored[key] == scored[best]:
+            result[key] = replace(cells[key], mark="best", p_best=adjusted.get(key))
+        elif key in adjusted:
+            mark: Mark = "tied" if adjusted[key] > SIGNIFICANCE else ""
+            result[key] = replace(cells[key], mark=mark, p_best=adjusted[key])
+    return result
+
+
+def _ranked_by(cell: Cell) -> float | None:
+    return cell.relative if cell.score is None else cell.score
+
+
+def column_p_values(column: ColumnScores, keys: Sequence[str]) -> dict[tuple[str, str], float]:
+    """Tests the best of `keys` against each other one on the units of a column."""
+    scored = {key: column.cells[key].score or 0.0 for key in keys if key in column.cells}
+    if len(scored) < 2:
+        return {}
+    best = min(scored, key=lambda key: (-scored[key], key))
+    base = column.units.get(best)
+    if base is None:
+        return {}
+    p_values: dict[tuple[str, str], float] = {}
+    for key in sorted(scored):
+        units = column.units.get(key)
+        if key != best and units is not None and _same_units(units, base):
+            p_values[best, key] = st.paired_p_value(
+                base.contributions,
+                units.contributions,
+                binary=base.binary and units.binary,
+                clustered=base.clustered,
+                seed=st.seed_of(column.benchmark.key),
+            )
+    return p_values
+
+
+def mean_p_values(
+    means: Mapping[str, Cell], benchmarks: Sequence[str], resampling: Resampling
+) -> dict[tuple[str, str], float]:
+    """Tests the best group mean against the others by the bootstrap of their difference."""
+    scored = {key: cell.relative for key, cell in means.items() if cell.relative is not None}
+    if len(scored) < 2:
+        return {}
+    best = min(scored, key=lambda key: (-(scored[key] or 0.0), key))
+    reference = resampling.mean_draws(benchmarks, best)
+    p_values: dict[tuple[str, str], float] = {}
+    for key in sorted(scored):
+        draws = resampling.mean_draws(benchmarks, key)
+        if key != best and reference is not None and draws is not None:
+            p_value = st.bootstrap_p_value(reference - draws)
+            if p_value is not None:
+                p_values[best, key] = p_value
+    return p_values
