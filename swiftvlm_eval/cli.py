@@ -7,6 +7,7 @@ import typer
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def leaderboard_command(
     for problem in report.problems:
         _errors.print(f"[yellow]left out or noted[/] {escape(problem.file)}: {escape(problem.reason)}", soft_wrap=True)
     for board in report.boards:
-        _console.print(_board_table(board))
+        _print_whole(_board_table(board))
     for path in report.files:
         _console.print(f"wrote {escape(str(path))}", soft_wrap=True)
     raise typer.Exit(1 if strict and report.problems else 0)
@@ -119,7 +120,7 @@ def records_list(
         name = record.method.name or record.model.lmms_eval_model
         cells = (run.path.name, record.model.pretrained or "-", name, budget, documents, record.status)
         table.add_row(*(escape(cell) for cell in cells), escape("; ".join(record.status_reasons)))
-    _console.print(table)
+    _print_whole(table)
     for problem in problems:
         _errors.print(f"[red]refused[/] {escape(problem.file)}: {escape(problem.reason)}", soft_wrap=True)
     raise typer.Exit(1 if problems or not runs else 0)
@@ -141,6 +142,12 @@ def records_import(
         except ValueError as error:
             _fail(error)
         _console.print(f"wrote {escape(str(written))}", soft_wrap=True)
+
+
+def _print_whole(table: Table) -> None:
+    """Prints a table without cutting its cells, also where the terminal is narrower (or a file)."""
+    needed = Measurement.get(_console, _console.options.update(max_width=1000), table).maximum
+    Console(width=max(needed, _console.width)).print(table, soft_wrap=True)
 
 
 def _fail(error: Exception) -> NoReturn:

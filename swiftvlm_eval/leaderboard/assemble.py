@@ -83,6 +83,7 @@ def _board(
         caption=board_caption(entries, columns, parts.groups),
         notes=_notes(made, problems),
         pretrained=entries[0].record.model.pretrained,
+        limited=any(run.record.status in ("limited", "partial") for entry in entries for run in entry.runs),
     )
     return board, problems
 

@@ -19,7 +19,7 @@ class Cell:
 
     Attributes:
         score: On the printed scale.
-        stderr: Its standard error on the printed scale.
+        stderr: Its standard error on the printed scale, cluster-robust where the log names the images.
         documents: Documents scored.
         relative: Percent of vanilla's score.
         low: Lower end of the 95 % interval of `relative`.
@@ -91,6 +91,7 @@ class Board:
         caption: Sentences below the heading: what was run, with what.
         notes: What is missing or must be kept in mind.
         pretrained: Checkpoint name.
+        limited: Some run covers only part of a benchmark.
     """
 
     slug: str
@@ -102,6 +103,7 @@ class Board:
     caption: tuple[str, ...]
     notes: tuple[str, ...]
     pretrained: str | None
+    limited: bool = False
 
     @property
     def rows(self) -> tuple[Row, ...]:

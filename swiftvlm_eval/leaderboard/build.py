@@ -1,6 +1,6 @@
 """From run records to a folder of leaderboard pages."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,9 @@ from swiftvlm_eval.leaderboard.board import Board
 from swiftvlm_eval.leaderboard.entries import admit, group_entries
 from swiftvlm_eval.leaderboard.export import board_csv, board_json, problem_lines
 from swiftvlm_eval.leaderboard.markdown import board_page, index_page
+from swiftvlm_eval.leaderboard.plots import board_pictures, render
+from swiftvlm_eval.leaderboard.published import load_published, published_board
+from swiftvlm_eval.leaderboard.versus import PAGE, TITLE, compare, versus_csv, versus_page
 from swiftvlm_eval.results.benchmarks import BenchmarkTable, shipped_benchmarks
 from swiftvlm_eval.results.store import Problem, load_records, write_atomically
 
@@ -50,27 +53,44 @@ def build(
     Raises:
         ValueError: An input does not exist, or nothing may enter a leaderboard; the message says why.
     """
+    table = benchmarks or shipped_benchmarks()
+    papers = [published_board(load_published(path, table), table) for path in sorted(published)]
     runs, problems = load_records(inputs)
     admitted, refused = admit(runs, include_limited)
     entries, repeated = group_entries(admitted)
-    boards, found = assemble(entries, benchmarks or shipped_benchmarks())
+    boards, found = assemble(entries, table)
     problems = [*problems, *refused, *repeated, *found]
     if not boards:
         reasons = "; ".join(problem_lines(problems)) or "no run records or lmms-eval results files found"
         raise ValueError(f"nothing to show: {reasons}")
     files: dict[str, bytes] = {}
-    for board in boards:
+    for board in [*boards, *papers]:
         files |= board_files(board)
-    files["index.md"] = index_page(boards, (), {}, problem_lines(problems)).encode()
+    others = {}
+    if papers:
+        files |= versus_files(papers, [board for board in boards if not board.limited])
+        others = {PAGE: TITLE}
+    files["index.md"] = index_page(boards, papers, others, problem_lines(problems)).encode()
     return BuildReport(tuple(boards), write_files(out, files), tuple(problems))
 
 
 def board_files(board: Board) -> dict[str, bytes]:
     """Returns the files of one board by name."""
-    return {
-        f"{board.slug}.md": board_page(board, {}).encode(),
+    drawn = board_pictures(board)
+    files = {f"{stem}.{kind}": render(figure, kind) for stem, (_, figure) in drawn.items() for kind in ("svg", "png")}
+    return files | {
+        f"{board.slug}.md": board_page(board, {text: f"{stem}.svg" for stem, (text, _) in drawn.items()}).encode(),
         f"{board.slug}.csv": board_csv(board).encode(),
         f"{board.slug}.json": board_json(board).encode(),
+    }
+
+
+def versus_files(papers: Sequence[Board], boards: Sequence[Board]) -> dict[str, bytes]:
+    """Returns the page and the CSV that set published numbers beside ours."""
+    comparisons = [each for paper in papers for each in compare(paper, boards)]
+    return {
+        PAGE: versus_page(papers, comparisons).encode(),
+        PAGE.replace(".md", ".csv"): versus_csv(comparisons).encode(),
     }
 
 

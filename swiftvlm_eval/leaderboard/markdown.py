@@ -17,6 +17,11 @@ PUBLISHED_LEGEND = (
     "Numbers as printed in the paper; percent is relative to the paper's own vanilla row. Nothing on this page was "
     "measured here. **Bold**: best at this budget. `-`: not reported."
 )
+TIMING_LEGEND = (
+    "Prefill: median over documents with quartiles. Prefill speed-up: median of vanilla's time over the row's, "
+    "document by document, with its 95 % interval over documents; drift between two runs is not in it "
+    "(`swiftvlm-eval latency` interleaves them). Total: all answers together."
+)
 
 
 def board_page(board: Board, pictures: Mapping[str, str]) -> str:
@@ -33,7 +38,7 @@ def board_page(board: Board, pictures: Mapping[str, str]) -> str:
         for section in board.sections:
             page += [f"### {markdown(section.title)}", "", accuracy_table(board, section), ""]
     if any(row.figures.get("prefill_ms") is not None for row in board.rows):
-        page += ["## Time", "", timing_table(board), ""]
+        page += ["## Time", "", *([TIMING_LEGEND, ""] if board.measured else []), timing_table(board), ""]
     for text, name in pictures.items():
         page += [f"![{markdown(text)}]({name})", ""]
     if board.notes:

@@ -56,14 +56,15 @@ def column_scores(
         if metric.higher_is_better is False:
             problems.append(Problem(file, f"{benchmark.task}: {benchmark.metric!r} is declared lower-is-better"))
             continue
-        scale = benchmark.scale
+        found = evidence.units.get((entry.key, benchmark.key))
+        stderr = metric.stderr if found is None else found.stderr
         cells[entry.key] = Cell(
-            score=metric.value * scale,
-            stderr=None if metric.stderr is None else metric.stderr * scale,
+            score=metric.value * benchmark.scale,
+            stderr=None if stderr is None else stderr * benchmark.scale,
             documents=result.answered if result.answered is not None else result.expected,
         )
-        if (entry.key, benchmark.key) in evidence.units:
-            units[entry.key] = evidence.units[entry.key, benchmark.key]
+        if found is not None:
+            units[entry.key] = found
     vanilla = next((entry.key for entry in entries if entry.is_vanilla and entry.key in cells), None)
     return ColumnScores(benchmark, _with_relative(cells, vanilla), units, vanilla), problems
 

@@ -33,14 +33,24 @@ class Units:
     Attributes:
         ids: Unit names [units], ascending.
         contributions: Contribution of each unit to the task score [units], on lmms-eval's scale.
+        expected: What each unit would contribute if all documents (of its category) scored the same [units].
         binary: Every unit is one right-or-wrong decision, so McNemar's test applies.
         clustered: Units are images that may hold several documents.
     """
 
     ids: NDArray[np.str_]
     contributions: NDArray[np.float64]
+    expected: NDArray[np.float64]
     binary: bool
     clustered: bool
+
+    @property
+    def stderr(self) -> float | None:
+        """Standard error of the score over units (cluster-robust where units are images); None for a single unit."""
+        count = self.ids.size
+        if count < 2:
+            return None
+        return float(np.sqrt(count / (count - 1) * np.sum((self.contributions - self.expected) ** 2)))
 
 
 def reduce_samples(lines: Sequence[SampleLine], benchmark: Benchmark, reported: float) -> Units:
@@ -60,7 +70,7 @@ def reduce_samples(lines: Sequence[SampleLine], benchmark: Benchmark, reported: 
     # Only a log that names every image can be clustered by it.
     named = all(line.cluster_id is not None for line in scored)
     units = [line.cluster_id or "" if named else f"doc {line.doc_id:09d}" for line in scored]
-    contributions = _REDUCTIONS[benchmark.reduction](scored, units, benchmark.metric)
+    contributions, expected = _REDUCTIONS[benchmark.reduction](scored, units, benchmark.metric)
     total = math.fsum(contributions.values())
     if not math.isclose(total, reported, rel_tol=1e-6, abs_tol=1e-6):
         raise ValueError(
@@ -73,34 +83,44 @@ def reduce_samples(lines: Sequence[SampleLine], benchmark: Benchmark, reported: 
     return Units(
         ids=np.array(ids),
         contributions=values,
+        expected=np.array([expected[unit] for unit in ids]),
         binary=right_or_wrong and not several and benchmark.reduction != "mme",
         clustered=several,
     )
 
 
-def _mean(lines: Sequence[SampleLine], units: Sequence[str], metric: str) -> dict[str, float]:
+Contributions = tuple[dict[str, float], dict[str, float]]
+
+
+def _mean(lines: Sequence[SampleLine], units: Sequence[str], metric: str) -> Contributions:
     sums: dict[str, float] = defaultdict(float)
     for line, unit in zip(lines, units, strict=True):
         sums[unit] += line.scores[metric] / len(lines)
-    return dict(sums)
+    score = math.fsum(sums.values())
+    return dict(sums), {unit: score * size / len(lines) for unit, size in Counter(units).items()}
 
 
-def _mme(lines: Sequence[SampleLine], units: Sequence[str], metric: str) -> dict[str, float]:
+def _mme(lines: Sequence[SampleLine], units: Sequence[str], metric: str) -> Contributions:
     images: dict[tuple[str, str], list[float]] = defaultdict(list)
     for line, unit in zip(lines, units, strict=True):
         images[line.stratum or "", unit].append(line.scores[metric])
     sizes = Counter(category for category, _ in images)
-    return {
-        f"{category} {image}": 100 * (sum(scores) / len(scores) + (min(scores) == 1.0)) / sizes[category]
-        for (category, image), scores in images.items()
-    }
+    contributions: dict[str, float] = {}
+    totals: dict[str, float] = defaultdict(float)
+    for (category, image), scores in images.items():
+        share = 100 * (sum(scores) / len(scores) + (min(scores) == 1.0)) / sizes[category]
+        contributions[f"{category} {image}"] = share
+        totals[category] += share
+    return contributions, {f"{name} {image}": totals[name] / sizes[name] for name, image in images}
 
 
-def _circular(lines: Sequence[SampleLine], units: Sequence[str], metric: str) -> dict[str, float]:
+def _circular(lines: Sequence[SampleLine], units: Sequence[str], metric: str) -> Contributions:
     questions: dict[str, float] = {}
     for line, unit in zip(lines, units, strict=True):
         questions[unit] = min(questions.get(unit, 1.0), line.scores[metric])
-    return {unit: 100 * right / len(questions) for unit, right in questions.items()}
+    right = math.fsum(questions.values())
+    contributions = {unit: 100 * score / len(questions) for unit, score in questions.items()}
+    return contributions, dict.fromkeys(questions, 100 * right / len(questions) ** 2)
 
 
 _REDUCTIONS = {"mean": _mean, "mme": _mme, "circular": _circular}
