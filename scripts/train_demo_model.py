@@ -1,0 +1,78 @@
+"""Makes the embedded demo model: data, training, checkpoint, held-out numbers and card, in one command.
+
+python scripts/train_demo_model.py --out runs/demo_model           # about two hours on two CPU cores
+python scripts/train_demo_model.py --evaluate                      # only the numbers of the embedded checkpoint
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import transformers
+import typer
+from rich.console import Console
+from safetensors import safe_open
+
+from swiftvlm_eval.demo import checkpoint_path
+from swiftvlm_eval.demo.data import generate_split
+from swiftvlm_eval.demo.training.card import draw_curves, write_card
+from swiftvlm_eval.demo.training.evaluation import evaluate
+from swiftvlm_eval.demo.training.export import export_checkpoint
+from swiftvlm_eval.demo.training.loop import build_learner, train
+from swiftvlm_eval.demo.training.stages import STAGES
+from swiftvlm_eval.demo.training.tokenizer import build_tokenizer
+
+TEST_IMAGES = 170
+console = Console()
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the training state and curves.")] = Path("runs/demo_model"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first weights.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    only_evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure the embedded checkpoint only.")] = False,
+) -> None:
+    """Trains the demo model (or continues), embeds it in the package and writes its card."""
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    package = checkpoint_path().parent
+    if not only_evaluate:
+        generate_split("test", TEST_IMAGES, 0, package / "data")
+        tokenizer = build_tokenizer()
+        learner = build_learner(tokenizer, seed, device)
+        train(learner, STAGES, out, show)
+        export_checkpoint(learner.model, tokenizer, checkpoint_path())
+        shutil.copyfile(out / "curves.csv", package / "curves.csv")
+        draw_curves(package / "curves.csv", package / "curves.png")
+    scores = evaluate(checkpoint_path(), device)
+    write_card(facts(scores, seed), package)
+    console.print_json(data=scores)
+
+
+def show(stage: str, step: int, means: dict[str, tuple[float, float]]) -> None:
+    """One line of progress: the loss of every part and kind of answer."""
+    console.print(f"[bold]{stage}[/bold] {step}", *(f"{name} {loss:.3f}" for name, (loss, _) in means.items()))
+
+
+def facts(scores: dict[str, dict[str, float | int]], seed: int) -> dict[str, Any]:
+    """What the card says, read from the embedded checkpoint and the schedule."""
+    weights = checkpoint_path() / "model.safetensors"
+    with safe_open(weights, "pt") as tensors:
+        parameters = sum(tensors.get_tensor(name).numel() for name in tensors.keys())  # noqa: SIM118
+    return {
+        "parameters": parameters,
+        "bytes": weights.stat().st_size,
+        "scores": scores,
+        "seed": seed,
+        "stages": [asdict(stage) for stage in STAGES],
+        "torch": torch.__version__.split("+")[0],
+        "transformers": transformers.__version__,
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""How the demo model is made; nothing here is needed to use it."""

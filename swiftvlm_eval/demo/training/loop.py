@@ -1,0 +1,132 @@
+"""The training loop: schedule, optimiser, curves as CSV, and checkpoints to resume from."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from swiftvlm_eval.demo.training.answers import AnswerLoss, Tally
+from swiftvlm_eval.demo.training.batches import Packer, draw_batch
+from swiftvlm_eval.demo.training.model import build_model
+from swiftvlm_eval.demo.training.patches import PatchCode
+from swiftvlm_eval.demo.training.stages import Learner, Stage, stage_loss, trained_parameters
+from swiftvlm_eval.demo.training.tower import TowerHeads
+
+LOG_EVERY = 25
+SAVE_EVERY = 100
+FINAL_SHARE = 0.05
+"""Learning rate at the end of a stage, as a share of its peak."""
+
+Report = Callable[[str, int, dict[str, tuple[float, float]]], None]
+
+
+def build_learner(tokenizer: PreTrainedTokenizerFast, seed: int, device: torch.device) -> Learner:
+    """Untrained model, read-outs and tables on a device."""
+    torch.manual_seed(seed)
+    packer = Packer(tokenizer)
+    return Learner(
+        model=build_model(tokenizer, seed).to(device),
+        heads=TowerHeads().to(device),
+        packer=packer,
+        answers=AnswerLoss(tokenizer, packer).to(device),
+        code=PatchCode(seed).to(device),
+        device=device,
+    )
+
+
+def train(learner: Learner, stages: tuple[Stage, ...], folder: Path, report: Report) -> None:
+    """Runs the stages one after the other; continues from `folder/state.pt` where there is one.
+
+    Args:
+        learner: What to train; its weights are replaced by those of the saved state.
+        stages: The schedule; a saved state must have been made with stages of the same names.
+        folder: Gets `state.pt` and `curves.csv`.
+        report: Called with stage name, step and means since the last call.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state_file = folder / "state.pt"
+    state = torch.load(state_file, map_location=learner.device, weights_only=True) if state_file.exists() else None
+    done = -1
+    if state is not None:
+        learner.model.load_state_dict(state["model"])
+        learner.heads.load_state_dict(state["heads"])
+        done = [stage.name for stage in stages].index(state["stage"])
+    for number, stage in enumerate(stages):
+        if number >= done:
+            resumed = state if number == done else None
+            _run_stage(learner, stage, folder, report, resumed)
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """Linear warm-up, then half a cosine down to `FINAL_SHARE` of the peak."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / stage.steps))
+    return stage.learning_rate * min(1.0, (step + 1) / stage.warmup) * (FINAL_SHARE + (1 - FINAL_SHARE) * cosine)
+
+
+def _run_stage(
+    learner: Learner, stage: Stage, folder: Path, report: Report, resumed: dict[str, object] | None
+) -> None:
+    parameters = trained_parameters(learner, stage)
+    optimiser = _optimiser(parameters)
+    first = 0
+    if resumed is not None:
+        optimiser.load_state_dict(resumed["optimiser"])  # type: ignore[arg-type]
+        first = int(resumed["step"])  # type: ignore[call-overload]
+    tally, started = Tally(), time.monotonic()
+    for step in range(first, stage.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(stage, step)
+        scenes, questions = draw_batch("train", stage.seed, step * stage.images, stage.images)
+        with torch.autocast(learner.device.type, torch.bfloat16):
+            loss = stage_loss(learner, stage, scenes, questions, tally)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        last = step + 1 == stage.steps
+        if last or (step + 1) % LOG_EVERY == 0:
+            means = tally.flush()
+            _append_curves(folder / "curves.csv", stage, step + 1, time.monotonic() - started, means)
+            report(stage.name, step + 1, means)
+        if last or (step + 1) % SAVE_EVERY == 0:
+            _save(learner, stage, step + 1, optimiser, folder / "state.pt")
+
+
+def _optimiser(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW; norms and biases do not decay."""
+    matrices = [parameter for parameter in parameters if parameter.dim() > 1]
+    vectors = [parameter for parameter in parameters if parameter.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98))
+
+
+def _save(learner: Learner, stage: Stage, step: int, optimiser: torch.optim.Optimizer, path: Path) -> None:
+    """Writes to a temporary name first: an interrupted save leaves the previous state."""
+    temporary = path.with_suffix(".partial")
+    state = {
+        "model": learner.model.state_dict(),
+        "heads": learner.heads.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "stage": stage.name,
+        "step": step,
+    }
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+def _append_curves(path: Path, stage: Stage, step: int, seconds: float, means: dict[str, tuple[float, float]]) -> None:
+    """One line per name: stage, step, images seen in the stage, seconds in this process, name, loss, share right."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(["stage", "step", "images", "seconds", "name", "loss", "right"])
+        for name, (loss, right) in means.items():
+            images = step * stage.images
+            writer.writerow([stage.name, step, images, f"{seconds:.1f}", name, f"{loss:.4f}", f"{right:.4f}"])
