@@ -102,6 +102,19 @@ class LlavaAdapter(ABC):
         return rows
 
     @abstractmethod
+    def pack(self, tiles: Tensor, tiling: tuple[int, int] | None, image_size: Sequence[int] | None) -> Tensor:
+        """The rows of one image as the decoder expects them.
+
+        Args:
+            tiles: [T, g * g, hidden_size], square grids of any size g, base view first.
+            tiling: rows and columns of tiles of the fine view.
+            image_size: (height, width) in pixels.
+
+        Returns:
+            [n, hidden_size].
+        """
+
+    @abstractmethod
     def layouts(self, image_inputs: Mapping[str, Any], visual_counts: Sequence[int]) -> list[VisualLayout]:
         """Where the visual tokens of every sample come from.
 
@@ -142,5 +155,7 @@ def single_grid_layout(views: int, side: int) -> VisualLayout:
         tile=view,
         patch=patch,
         grids=((side, side),) * views,
-        num_tiles=views,
+        image=view,
+        tilings=(None,) * views,
+        side=side,
     )

@@ -1,12 +1,17 @@
 """LLaVA-NeXT: a base view and a tiled high-resolution view per image, packed by the model itself."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+from transformers.models.llava_next.modeling_llava_next import (
+    get_anyres_image_grid_shape,
+    image_size_to_num_patches,
+    unpad_image,
+)
 
 from swiftvlm_eval.llava.adapter import LlavaAdapter
 from swiftvlm_eval.pruning.method import VisualLayout
@@ -18,6 +23,17 @@ class LlavaNextAdapter(LlavaAdapter):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self._layout_of = lru_cache(maxsize=256)(self._image_layout)
+
+    def pack(self, tiles: Tensor, tiling: tuple[int, int] | None, image_size: Sequence[int] | None) -> Tensor:
+        """As the model packs its features, for grids of any size; see the base class."""
+        if tiling is None or image_size is None:
+            raise ValueError("LLaVA-NeXT needs the tiling and the size of an image to pack it")
+        grid = math.isqrt(tiles.shape[1])
+        fine = tiles[1:].unflatten(1, (grid, grid)).unflatten(0, tiling)  # [rows, columns, g, g, hidden]
+        stitched = fine.permute(4, 0, 2, 1, 3).flatten(1, 2).flatten(2, 3)
+        unpadded = unpad_image(stitched, image_size)
+        newline = self.core.image_newline[:, None, None].expand(-1, unpadded.shape[1], 1).to(unpadded)
+        return torch.cat([tiles[0], torch.cat([unpadded, newline], dim=2).flatten(1, 2).T])
 
     def layouts(self, image_inputs: Mapping[str, Any], visual_counts: Sequence[int]) -> list[VisualLayout]:
         """Runs the model's own packing on index tensors, once per image size; see the base class."""
@@ -41,6 +57,7 @@ class LlavaNextAdapter(LlavaAdapter):
     def _image_layout(self, height: int, width: int) -> VisualLayout:
         """The layout of one image of that size in pixels."""
         config, side = self.model.config, self.patches_per_side
+        image_size = config.vision_config.image_size
         tiles = image_size_to_num_patches(
             [height, width], config.image_grid_pinpoints, config.vision_config.image_size
         )
@@ -61,15 +78,16 @@ class LlavaNextAdapter(LlavaAdapter):
             tile=torch.where(newline, -1, source // (side * side)),
             patch=torch.where(newline, -1, source % (side * side)),
             grids=((side, side), (len(fine) // columns, columns - 1)),
-            num_tiles=tiles,
+            image=torch.zeros_like(source),
+            tilings=(get_anyres_image_grid_shape([height, width], config.image_grid_pinpoints, image_size),),
+            side=side,
         )
 
 
 def _joined(images: Sequence[VisualLayout]) -> VisualLayout:
     """The layout of several images of one sample, one after the other."""
-    if not images:
-        empty = torch.empty(0, dtype=torch.int64)
-        return VisualLayout(empty, empty, empty, empty, empty, (), 0)
+    if len(images) == 1:
+        return images[0]
     views, tiles = 0, 0
     view, tile = [], []
     for image in images:
@@ -77,12 +95,15 @@ def _joined(images: Sequence[VisualLayout]) -> VisualLayout:
         tile.append(torch.where(image.newline, -1, image.tile + tiles))
         views += len(image.grids)
         tiles += image.num_tiles
+    empty = torch.empty(0, dtype=torch.int64)
     return VisualLayout(
-        view=torch.cat(view),
-        row=torch.cat([image.row for image in images]),
-        column=torch.cat([image.column for image in images]),
-        tile=torch.cat(tile),
-        patch=torch.cat([image.patch for image in images]),
+        view=torch.cat([empty, *view]),
+        row=torch.cat([empty, *(image.row for image in images)]),
+        column=torch.cat([empty, *(image.column for image in images)]),
+        tile=torch.cat([empty, *tile]),
+        patch=torch.cat([empty, *(image.patch for image in images)]),
         grids=tuple(grid for image in images for grid in image.grids),
-        num_tiles=tiles,
+        image=torch.cat([empty, *(image.image + number for number, image in enumerate(images))]),
+        tilings=tuple(tiling for image in images for tiling in image.tilings),
+        side=images[0].side if images else 0,
     )

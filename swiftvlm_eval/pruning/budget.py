@@ -13,6 +13,8 @@ REFERENCE_VISUAL_TOKENS = 576
 
 StageRows = tuple[float, float]
 """Kept and merged rows after a stage, as shares of N."""
+MergedRule = Callable[[int, Sequence[int]], Sequence[int]]
+"""(N, rows kept at each stage) -> merged rows at each stage."""
 Family = Callable[[float], Sequence[StageRows]]
 """A one-parameter schedule: 0 keeps as little as possible, 1 keeps every token; the mean rises with the parameter."""
 
@@ -119,7 +121,14 @@ def through_presets(presets: Mapping[float, Sequence[StageRows]]) -> Family:
 
 
 def solve_counts(
-    family: Family, boundaries: Sequence[int], num_visual: int, num_layers: int, budget: float, minimum: int = 1
+    family: Family,
+    boundaries: Sequence[int],
+    num_visual: int,
+    num_layers: int,
+    budget: float,
+    preset: Sequence[tuple[int, int]] | None = None,
+    minimum: int = 1,
+    merged_for: MergedRule | None = None,
 ) -> tuple[tuple[int, int], ...]:
     """Counts per stage whose mean is within half a token of `budget * num_visual`.
 
@@ -132,7 +141,9 @@ def solve_counts(
         num_visual: N of this sample.
         num_layers: decoder layers.
         budget: share of N, in (0, 1].
+        preset: counts to take if their mean fits the budget.
         minimum: fewest rows that a stage may keep.
+        merged_for: gives the merged rows of every stage where they follow from the kept ones; None takes the family's.
 
     Returns:
         (kept, merged) rows per stage.
@@ -147,8 +158,15 @@ def solve_counts(
     def mean(counts: Sequence[StageRows]) -> float:
         return mean_rows(boundaries, [kept + merged for kept, merged in counts], num_visual, num_layers)
 
+    if preset is not None and abs(mean(preset) - target) <= 0.5:
+        return tuple(preset)
+
     def counts_at(x: float) -> list[tuple[float, float]]:
-        return [(kept * num_visual, merged * num_visual) for kept, merged in family(x)]
+        shares = [(kept * num_visual, merged * num_visual) for kept, merged in family(x)]
+        if merged_for is None:
+            return shares
+        whole = [min(max(round(kept), minimum), num_visual) for kept, _ in shares]
+        return [(kept, merged) for (kept, _), merged in zip(shares, merged_for(num_visual, whole), strict=True)]
 
     low, high = 0.0, 1.0
     for _ in range(60):
@@ -158,7 +176,7 @@ def solve_counts(
     for kept_share, merged_share in counts_at(high):
         kept = min(max(round(kept_share), minimum), num_visual)
         counts.append((kept, min(max(round(merged_share), 0), num_visual - kept)))
-    _settle(counts, boundaries, num_visual, num_layers, target, minimum)
+    _settle(counts, boundaries, num_visual, num_layers, target, minimum, merged_for)
     if abs(mean(counts) - target) > 0.5:
         floor = mean([(minimum, 0)] * len(boundaries))
         raise BudgetError(
@@ -176,12 +194,16 @@ def _settle(
     num_layers: int,
     target: float,
     minimum: int,
+    merged_for: MergedRule | None,
 ) -> None:
     """Moves kept counts, last stage first, until the mean is as near to the target as whole tokens allow."""
     edges = [*boundaries, num_layers]
-    for stage in reversed(range(len(counts))):
+    for stage in [*reversed(range(len(counts))), len(counts) - 1]:
         rows = [kept + merged for kept, merged in counts]
         missing = (target - mean_rows(boundaries, rows, num_visual, num_layers)) * num_layers
         kept, merged = counts[stage]
         wanted = kept + round(missing / (edges[stage + 1] - edges[stage]))
         counts[stage] = (min(max(wanted, minimum), num_visual - merged), merged)
+        if merged_for is not None:
+            whole = [kept for kept, _ in counts]
+            counts[:] = list(zip(whole, merged_for(num_visual, whole), strict=True))

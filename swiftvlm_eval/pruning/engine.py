@@ -93,8 +93,8 @@ class PruningSession:
         try:
             decoder.forward = forward
             core.get_image_features = self._watch_images(core.get_image_features)
-            if self.method.reads_vision:
-                hooks.append(self._tower.install())
+            if self.method.reads_vision or self.method.resizes_images:
+                hooks += self._tower.install(self._resize if self.method.resizes_images else None)
             yield self
         finally:
             for hook in hooks:
@@ -106,6 +106,9 @@ class PruningSession:
                     setattr(module, name, replaced[module])
             self._tower.forget()
             self._cache = self._input_ids = None
+
+    def _resize(self, pixels: Tensor) -> Tensor:
+        return self.method.resize_images(pixels, self.adapter.patches_per_side, self.budget)
 
     def _watch_images(self, stock: Any) -> Any:
         @wraps(stock)
@@ -157,7 +160,9 @@ class PruningSession:
         ]
         self._segments, self._cache, self._seen = [], ref(cache), hidden.shape[1]
         stages = [{stage.boundary: stage for stage in plan.stages} for plan in plans]
-        carries: list[Any] = [None] * len(rows)
+        carries: list[Any] = [
+            self._prepare(number, sample, hidden) if stages[number] else None for number, sample in enumerate(rows)
+        ]
         boundaries = set().union(*stages)
         tables: tuple[Segment, Tensor | None, tuple[Tensor, Tensor]] | None = None
         previous: Tensor | None = None
@@ -183,6 +188,15 @@ class PruningSession:
             )
         self._tower.forget()
         return hidden
+
+    def _prepare(self, number: int, sample: SampleRows, hidden: Tensor) -> Any:
+        """What the method wants to remember of the decoder's input."""
+        if not self.method.prepares:
+            return None
+        states = hidden[number, hidden.shape[1] - len(sample) :]
+        return self.method.prepare(
+            self._signals(Stage(0, len(sample.index)), number, sample, states, None, None, None)
+        )
 
     def _read_prompt(self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor | None) -> list[SampleRows]:
         """The rows of every sample; one transfer from the device."""
@@ -213,7 +227,7 @@ class PruningSession:
         positions = torch.zeros((len(rows), width), device=hidden.device)
         for number, sample in enumerate(rows):
             positions[number, width - len(sample) :] = sample.positions
-        shared = self.method.positions == "keep" and bool(self._segments)
+        shared = self.method.rule == "keep" and bool(self._segments)
         following = self._segments[0].next_positions if shared else positions[:, -1:] + 1
         segment = Segment(lengths, width, following)
         mask = attention_mask(self.adapter.attention_implementation, lengths, width, width, 0, hidden)
@@ -236,7 +250,7 @@ class PruningSession:
                 signals = self._signals(stage, number, sample, states, previous, carries[number], cache)
                 edit = self.method.select(signals)
                 new_carries[number] = edit.carry
-                renumber = self.method.positions == "compact"
+                renumber = self.method.rule == "compact"
                 new_rows[number], states = apply_edit(sample, states, edit, renumber)
                 self.traces[number].stages.append(StageTrace(stage.boundary, new_rows[number].index))
             new_states.append(states)

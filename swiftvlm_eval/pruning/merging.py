@@ -3,6 +3,7 @@
 Everything is computed in float32 and without atomics, so that results do not depend on the device's scheduling.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -77,6 +78,105 @@ def group_means(states: Tensor, groups: Tensor, num_groups: int) -> Tensor:
     """
     membership = one_hot(groups, num_groups).T.float()
     return membership @ states.float() / membership.sum(dim=1, keepdim=True)
+
+
+def density_peak_clusters(states: Tensor, num_clusters: int) -> Tensor:
+    """Clusters tokens around density peaks (kNN variant of DPC, as used by SparseVLM, arXiv 2410.04417).
+
+    Density is exp(-mean squared distance to the `num_clusters` nearest tokens, itself included); a centre is dense and
+    far from anything denser. Of two equally dense tokens the earlier one counts as denser: the noise that the authors
+    add to break such ties would make results irreproducible.
+
+    Args:
+        states: [c, D].
+        num_clusters: C, at most c.
+
+    Returns:
+        int64, [c], cluster of each token; clusters are numbered by falling centre weight.
+    """
+    count = len(states)
+    if num_clusters == 1:
+        return torch.zeros(count, dtype=torch.int64, device=states.device)
+    points = states.float()
+    distance = (points[:, None] - points[None]).norm(dim=-1) / points.shape[1] ** 0.5
+    nearest = distance.topk(num_clusters, dim=1, largest=False).values
+    density = (-(nearest**2).mean(dim=1)).exp()
+    number = torch.arange(count, device=states.device)
+    denser = (density[None] > density[:, None]) | ((density[None] == density[:, None]) & (number < number[:, None]))
+    far = distance.max()
+    peak = torch.where(denser, distance, far).min(dim=1).values
+    centres = (density * peak).argsort(dim=0, descending=True, stable=True)[:num_clusters]
+    clusters = distance[:, centres].argmin(dim=1)
+    clusters[centres] = torch.arange(num_clusters, device=states.device)
+    return clusters
+
+
+def recycled_counts(pruned: int) -> tuple[int, int]:
+    """How many of the pruned tokens SparseVLM recycles, and into how many rows (arXiv 2410.04417, section 3.4).
+
+    The code's integer arithmetic: 30 % plus one candidates, a tenth of these plus one clusters.
+    """
+    candidates = int(0.3 * pruned) + 1
+    return candidates, int(candidates / 10) + 1
+
+
+def recycled_rows(num_visual: int, kept: Sequence[int]) -> list[int]:
+    """Rows that recycling adds at each stage; a stage that keeps all rows adds none.
+
+    Args:
+        num_visual: rows before the first stage.
+        kept: rows kept at each stage, clamped to those that are left.
+    """
+    merged, rows = [], num_visual
+    for count in kept:
+        merged.append(recycled_counts(rows - count)[1] if count < rows else 0)
+        rows = min(count, rows) + merged[-1]
+    return merged
+
+
+def recycle(states: Tensor, pruned: Tensor) -> Tensor:
+    """Clusters the best of the pruned rows and averages each cluster.
+
+    Args:
+        states: [V, D].
+        pruned: int64, rows of `states` that were pruned, best first, at least one.
+
+    Returns:
+        [C, D] in the dtype of `states`, clusters in order of their centres' weight.
+    """
+    candidates, clusters = recycled_counts(len(pruned))
+    chosen = states[pruned[:candidates]]
+    return group_means(chosen, density_peak_clusters(chosen, clusters), clusters).to(states.dtype)
+
+
+def merge_into_targets(features: Tensor, metric: Tensor, count: int) -> Tensor:
+    """VisionZip's contextual tokens (arXiv 2412.04467, section 3.3): target plus mean of what is assigned to it.
+
+    Targets are every floor(m / count)-th token from the first; every other token joins the target whose metric is most
+    alike (cosine; ties to the lower target). As in the authors' code the result is the sum of the target and the mean
+    of the others, not a mean of all; a target without others stays as it is.
+
+    Args:
+        features: [m, D], in raster order.
+        metric: [m, E], compared by cosine.
+        count: targets, at most m.
+
+    Returns:
+        [count, D].
+    """
+    count = min(count, len(features))
+    if count == 0:
+        return features[:0]
+    step = max(1, len(features) // count)
+    is_target = torch.zeros(len(features), dtype=torch.bool)
+    is_target[torch.arange(count) * step] = True
+    targets = is_target.nonzero()[:, 0].to(features.device)
+    others = (~is_target).nonzero()[:, 0].to(features.device)
+    unit = normalize(metric.float(), dim=-1)
+    chosen = (unit[others] @ unit[targets].T).nan_to_num(nan=-torch.inf).argmax(dim=-1)
+    membership = one_hot(chosen, count).T.float()
+    means = membership @ features[others].float() / membership.sum(dim=1, keepdim=True).clamp(min=1)
+    return (features[targets].float() + means).to(features.dtype)
 
 
 def merge_by_anchors(

@@ -19,6 +19,7 @@ from torch import Tensor
 from swiftvlm_eval.pruning.budget import (
     BudgetError,
     Family,
+    MergedRule,
     StageRows,
     check_boundaries,
     mean_rows,
@@ -40,7 +41,7 @@ class Stage:
     """One edit of the sequence: where, whose layer scores, and how many visual rows remain.
 
     `kept` counts original tokens, `merged` rows that stand for several. For a method whose count depends on the input
-    (`Plan.adaptive`) they are expectations.
+    (`Plan.adaptive`) they are expectations. `budget` is the share of N that was asked for.
     """
 
     boundary: int
@@ -48,6 +49,7 @@ class Stage:
     merged: int = 0
     scored_by: ScoreLayer | None = None
     last: bool = False
+    budget: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ class VisualLayout:
         tile: index among the sample's encoder inputs; -1 for a newline token.
         patch: patch index inside that tile, raster order; -1 for a newline token.
         grids: (height, width) of every view.
-        num_tiles: encoder inputs of the sample.
+        image: which image of the sample.
+        tilings: (rows, columns) of tiles of each image's high-resolution view; None where there is none.
+        side: patches along one side of an encoder input.
     """
 
     view: Tensor
@@ -95,7 +99,19 @@ class VisualLayout:
     tile: Tensor
     patch: Tensor
     grids: tuple[tuple[int, int], ...]
-    num_tiles: int
+    image: Tensor
+    tilings: tuple[tuple[int, int] | None, ...]
+    side: int
+
+    @property
+    def tiles_per_image(self) -> tuple[int, ...]:
+        """Encoder inputs of each image: the base view and, if there is one, the tiles of the high-resolution view."""
+        return tuple(1 if tiling is None else 1 + tiling[0] * tiling[1] for tiling in self.tilings)
+
+    @property
+    def num_tiles(self) -> int:
+        """Encoder inputs of the sample."""
+        return sum(self.tiles_per_image)
 
     @property
     def newline(self) -> Tensor:
@@ -121,9 +137,18 @@ class VisionSignals(Protocol):
     def project(self, features: Tensor) -> Tensor:
         """[n, D] vision features -> [n, hidden_size] decoder rows."""
 
+    def pack(self, tiles: Tensor) -> list[Tensor]:
+        """[T, g * g, hidden_size] rows of square grids -> per image the rows as the decoder expects them, [n, ...].
+
+        For LLaVA-NeXT: the base view, then the stitched and unpadded fine view with a newline row after each line.
+        """
+
 
 class LayerAttention(Protocol):
     """Attention of the scoring layer, bound by the engine to one sample at one boundary."""
+
+    def rope_similarity(self, queries: Tensor) -> Tensor:
+        """See `Signals.rope_similarity`."""
 
     def __call__(
         self, queries: Tensor | None, candidates: Tensor | None, positions: Tensor | None, rope: bool, scope: Scope
@@ -201,18 +226,51 @@ class Signals:
         Returns:
             float32, [heads, num_queries, V or C].
         """
+        return self._scoring_layer(queries, candidates, positions, rope, scope)
+
+    def rope_similarity(self, queries: Tensor) -> Tensor:
+        """What rotary attention gives to queries and keys of ones: the pull of position alone.
+
+        Args:
+            queries: int64, indices of text rows.
+
+        Returns:
+            float32, [num_queries, V], scaled by 1 / sqrt(head_dim).
+        """
+        return self._scoring_layer.rope_similarity(queries)
+
+    @property
+    def _scoring_layer(self) -> LayerAttention:
         if self.layer_attention is None:
             raise RuntimeError(f"the stage at boundary {self.stage.boundary} declares no scoring layer")
-        return self.layer_attention(queries, candidates, positions, rope, scope)
+        return self.layer_attention
 
-    def keep(self, kept: Tensor, carry: Any = None) -> "RowEdit":
+    @property
+    def question_rows(self) -> Tensor:
+        """int64, [question]: which text rows stand after the last visual token."""
+        return torch.arange(len(self.text_states) - self.question, len(self.text_states), device=self.states.device)
+
+    def keep(self, kept: Tensor, carry: Any = None, appended: Tensor | None = None) -> "RowEdit":
         """The edit that keeps some of the live visual rows and drops the others.
 
         Args:
             kept: int64, row numbers among the V live rows, ascending.
             carry: see `RowEdit`.
+            appended: [C, hidden_size], rows that stand for several tokens, to follow the last visual row.
         """
-        return RowEdit(self.states[kept], self.index[kept], self.positions[kept], carry)
+        edit = RowEdit(self.states[kept], self.index[kept], self.positions[kept], carry)
+        if appended is None:
+            return edit
+        return RowEdit(
+            torch.cat([edit.states, appended]),
+            torch.cat([edit.index, edit.index.new_full((len(appended),), -1)]),
+            torch.cat([edit.positions, self.positions[-1:].expand(len(appended)) + 0.5]),
+            carry,
+        )
+
+    def keep_all(self, carry: Any = None) -> "RowEdit":
+        """The edit that changes nothing."""
+        return RowEdit(self.states, self.index, self.positions, carry)
 
 
 @dataclass(frozen=True)
@@ -255,6 +313,8 @@ class PruningMethod(ABC):
     position_rule: ClassVar[PositionRule] = "keep"
     scored_by: ClassVar[ScoreLayer | tuple[ScoreLayer | None, ...] | None] = None
     reads_vision: ClassVar[bool] = False
+    prepares: ClassVar[bool] = False
+    resizes_images: ClassVar[bool] = False
     default_layers: ClassVar[tuple[int, ...]] = ()
     presets: ClassVar[Mapping[float, Sequence[StageRows]]] = {}
     paper_presets: ClassVar[Mapping[float, Sequence[StageRows]]] = {}
@@ -267,8 +327,25 @@ class PruningMethod(ABC):
     def select(self, signals: Signals) -> RowEdit:
         """Chooses the visual rows of one sample at `signals.stage`."""
 
+    def prepare(self, signals: Signals) -> Any:
+        """What the method reads off the decoder's input, if it declares `prepares`: the first stage's carry."""
+        raise NotImplementedError(f"{self.name} declares no preparation")
+
+    def resize_images(self, pixels: Tensor, side: int, budget: float | None) -> Tensor:
+        """The encoder's input in place of the given one, if the method declares `resizes_images`.
+
+        Args:
+            pixels: [T, 3, S, S], normalised.
+            side: patches along one side at size S.
+            budget: share of N.
+
+        Returns:
+            [T, 3, s, s] with s a multiple of the patch size S / side.
+        """
+        raise NotImplementedError(f"{self.name} does not resize images")
+
     @property
-    def positions(self) -> PositionRule:
+    def rule(self) -> PositionRule:
         """The position rule in force; an option may override the class's."""
         return self.position_rule
 
@@ -291,7 +368,7 @@ class PruningMethod(ABC):
         counts = self.stage_counts(num_visual, num_layers, budget, boundaries)
         scored_by = self.scored_by if isinstance(self.scored_by, tuple) else (self.scored_by,) * len(boundaries)
         stages = [
-            Stage(boundary, kept, merged, scorer, last=position == len(boundaries) - 1)
+            Stage(boundary, kept, merged, scorer, position == len(boundaries) - 1, budget)
             for position, (boundary, (kept, merged), scorer) in enumerate(
                 zip(boundaries, counts, scored_by, strict=True)
             )
@@ -327,7 +404,15 @@ class PruningMethod(ABC):
             return ((num_visual, 0),) * len(boundaries)
         if self.schedule == "paper":
             return self.paper_counts(num_visual, budget)
-        return solve_counts(self.family(budget), boundaries, num_visual, num_layers, budget)
+        return solve_counts(
+            self.family(budget),
+            boundaries,
+            num_visual,
+            num_layers,
+            budget,
+            preset=self.preset_counts(num_visual, budget),
+            merged_for=self.merged_for,
+        )
 
     def family(self, budget: float) -> Family:
         """The schedule family that the budget solver searches; by default the line through the presets."""
@@ -338,7 +423,8 @@ class PruningMethod(ABC):
         counts = self.counts or ()
         if len(counts) != num_stages:
             raise ValueError(f"counts={list(counts)}: {self.name} has {num_stages} stages, one count for each")
-        return tuple((self.whole_count(count, num_visual, "counts"), 0) for count in counts)
+        kept = [self.whole_count(count, num_visual, "counts") for count in counts]
+        return self.with_merged(num_visual, kept, [(0.0, 0.0)] * num_stages)
 
     @staticmethod
     def whole_count(value: float, num_visual: int, option: str) -> int:
@@ -353,13 +439,42 @@ class PruningMethod(ABC):
         return count
 
     def paper_counts(self, num_visual: int, budget: float) -> tuple[tuple[int, int], ...]:
-        """The published counts of a named budget, as shares of N rounded to whole tokens, at least one kept."""
+        """The published counts of a named budget, as shares of N rounded to whole tokens, at least one kept.
+
+        Raises:
+            BudgetError: the paper has no such budget; the message names those it has.
+        """
         presets = {**self.presets, **self.paper_presets}
-        for share, rows in presets.items():
+        counts = self.preset_counts(num_visual, budget, presets)
+        if counts is None:
+            known = ", ".join(f"{share:.4g}" for share in sorted(presets)) or "none"
+            raise BudgetError(f"budget={budget:.4g}: {self.name} has paper schedules for the shares {known}")
+        return counts
+
+    def preset_counts(
+        self, num_visual: int, budget: float, presets: Mapping[float, Sequence[StageRows]] | None = None
+    ) -> tuple[tuple[int, int], ...] | None:
+        """The counts of the preset at this budget, None if there is none."""
+        for share, rows in (self.presets if presets is None else presets).items():
             if abs(share - budget) < 1e-3:
-                return tuple((max(1, round(k * num_visual)), round(m * num_visual)) for k, m in rows)
-        known = ", ".join(f"{share:.4g}" for share in sorted(presets)) or "none"
-        raise BudgetError(f"budget={budget:.4g}: {self.name} has paper schedules for the shares {known}")
+                return self.with_merged(num_visual, [max(1, self.to_tokens(k * num_visual)) for k, _ in rows], rows)
+        return None
+
+    merged_for: ClassVar[MergedRule | None] = None
+    """Merged rows of every stage, for a method where they follow from the kept ones."""
+
+    def with_merged(
+        self, num_visual: int, kept: Sequence[int], rows: Sequence[StageRows]
+    ) -> tuple[tuple[int, int], ...]:
+        """(kept, merged) rows per stage; merged rows are shares of N unless they follow from the kept ones."""
+        if self.merged_for is not None:
+            return tuple(zip(kept, self.merged_for(num_visual, kept), strict=True))
+        return tuple((k, self.to_tokens(m * num_visual)) for k, (_, m) in zip(kept, rows, strict=True))
+
+    @staticmethod
+    def to_tokens(amount: float) -> int:
+        """The method's own rounding of a number of tokens."""
+        return round(amount)
 
     def overhead_flops(self, plan: Plan, hidden_size: int) -> dict[str, float]:
         """FLOPs of the selection itself, item by item, as the method's paper counts them; empty if it counts none."""

@@ -79,3 +79,22 @@ def token_change(before: Tensor, after: Tensor) -> Tensor:
         [tokens].
     """
     return (after.float() - before.float()).norm(dim=-1)
+
+
+def rater_weights(visual: Tensor, question: Tensor) -> Tensor:
+    """Which text rows may rate the image (SparseVLM, arXiv 2410.04417, section 3.2), as weights that sum to one.
+
+    A text row rates if its share of the visual rows' softmax similarity to the question is above average; if none is
+    (all equal), every one rates.
+
+    Args:
+        visual: [N, hidden_size], visual rows of the decoder's input.
+        question: [Q, hidden_size], text rows after the image, Q >= 1.
+
+    Returns:
+        float32, [Q]; 1 / (number of raters) for a rater, else 0.
+    """
+    share = (visual.float() @ question.float().T).softmax(dim=1).mean(dim=0)
+    rates = share > share.mean()
+    rates = rates | ~rates.any()
+    return rates / rates.sum()

@@ -1,6 +1,7 @@
 """The signals that the engine binds for a method: attention of one decoder layer, and the vision tower's view."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,15 @@ class BoundAttention:
         rows = attention_rows(query, keys, visible)
         return rows if scope == "visual" else rows[..., self.rows.visual]
 
+    def rope_similarity(self, queries: Tensor) -> Tensor:
+        """See `Signals.rope_similarity`."""
+        asking = self.rows.positions[self.rows.text[queries]]
+        looked_at = self.rows.positions[self.rows.visual]
+        head_dim = self.adapter.layers[self.layer].self_attn.head_dim
+        ones = torch.ones((1, len(asking) + len(looked_at), head_dim), device=asking.device)
+        rotated = self._rotated(ones, torch.cat([asking, looked_at]), True)[0]
+        return rotated[: len(asking)] @ rotated[len(asking) :].T * head_dim**-0.5
+
     def _to_candidates(self, query: Tensor, candidates: Tensor, positions: Tensor, rope: bool, scope: Scope) -> Tensor:
         """Last-token attention to rows that need not be live; with scope `all` beside the live text rows."""
         states = candidates
@@ -71,11 +81,20 @@ class BoundAttention:
 class TowerSignals:
     """The vision tower's view of one sample; see `VisionSignals`."""
 
-    def __init__(self, adapter: "LlavaAdapter", layer: Any, layer_input: Tensor, features: Tensor) -> None:
+    def __init__(
+        self,
+        adapter: "LlavaAdapter",
+        layer_input: Tensor,
+        features: Tensor,
+        layout: VisualLayout,
+        image_sizes: Tensor | None,
+    ) -> None:
         self.adapter = adapter
-        self.layer = layer
+        self.layer: Any = adapter.feature_layer
         self.layer_input = layer_input
         self.features = features
+        self.layout = layout
+        self.image_sizes = image_sizes
 
     @cached_property
     def _normed(self) -> Tensor:
@@ -101,6 +120,15 @@ class TowerSignals:
         """[n, D] -> [n, hidden_size]."""
         return self.adapter.project(features)
 
+    def pack(self, tiles: Tensor) -> list[Tensor]:
+        """[T, g * g, hidden_size] -> rows per image."""
+        images = tiles.split(list(self.layout.tiles_per_image))
+        sizes = [None] * len(images) if self.image_sizes is None else self.image_sizes.tolist()
+        return [
+            self.adapter.pack(image, tiling, size)
+            for image, tiling, size in zip(images, self.layout.tilings, sizes, strict=True)
+        ]
+
 
 class TowerCapture:
     """Keeps what the vision tower showed in the pass that fed the current prefill."""
@@ -111,13 +139,39 @@ class TowerCapture:
         self._seen: tuple[Tensor, Tensor] | None = None
         self._layouts: list[VisualLayout] | None = None
 
-    def install(self) -> Any:
-        """Watches the encoder layer that feeds the projector; returns the hook's handle."""
+    def install(self, resize: Callable[[Tensor], Tensor] | None = None) -> list[Any]:
+        """Watches the encoder layer that feeds the projector; returns the hooks' handles.
+
+        Args:
+            resize: changes the encoder's input. What comes out of a smaller input is stretched to the usual grid, so
+                that the model finds as many features as placeholders; `signals` show it as it was.
+        """
 
         def watch(module: Any, args: tuple[Any, ...], output: Any) -> None:
             self._seen = args[0], output[0] if isinstance(output, tuple) else output
 
-        return self.adapter.feature_layer.register_forward_hook(watch)
+        def shrink(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+            pixels = kwargs.pop("pixel_values", None)
+            pixels, rest = (args[0], args[1:]) if pixels is None else (pixels, args)
+            resized = resize(pixels) if resize else pixels
+            if resized.shape != pixels.shape:
+                kwargs["interpolate_pos_encoding"] = True
+            return (resized, *rest), kwargs
+
+        def stretch(module: Any, args: Any, output: Any) -> Any:
+            side = self.adapter.patches_per_side
+            if output.hidden_states is not None:
+                output.hidden_states = tuple(
+                    states if states is None else _stretched(states, side) for states in output.hidden_states
+                )
+            return output
+
+        handles = [self.adapter.feature_layer.register_forward_hook(watch)]
+        if resize is not None:
+            tower = self.adapter.vision_tower
+            handles.append(tower.register_forward_pre_hook(shrink, with_kwargs=True))
+            handles.append(tower.register_forward_hook(stretch))
+        return handles
 
     def forget(self) -> None:
         """Drops the captured tensors."""
@@ -137,4 +191,18 @@ class TowerCapture:
         copies = sum(tiles) // len(self._seen[0])  # beams repeat every sample after the tower has run
         start = sum(tiles[: number - number % copies : copies])
         part = slice(start, start + tiles[number])
-        return TowerSignals(self.adapter, self.adapter.feature_layer, self._seen[0][part], self._seen[1][part])
+        images = [len(self.layout(counts, sample).tilings) for sample in range(len(counts))]
+        first = sum(images[: number - number % copies : copies])
+        sizes = self.image_inputs.get("image_sizes")
+        own = None if sizes is None else torch.as_tensor(sizes)[first : first + images[number]]
+        return TowerSignals(self.adapter, self._seen[0][part], self._seen[1][part], self.layout(counts, number), own)
+
+
+def _stretched(states: Tensor, side: int) -> Tensor:
+    """[T, 1 + g * g, D] -> [T, 1 + side * side, D], every patch taken from the nearest one."""
+    grid = math.isqrt(states.shape[1] - 1)
+    if grid == side:
+        return states
+    nearest = torch.arange(side) * grid // side
+    index = (nearest[:, None] * grid + nearest).flatten() + 1
+    return states[:, torch.cat([torch.zeros(1, dtype=torch.int64), index]).to(states.device)]

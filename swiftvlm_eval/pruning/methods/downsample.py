@@ -1,0 +1,93 @@
+"""Image downsampling: the trivial baseline that any selection of tokens has to beat.
+
+Form `low_res` encodes a smaller image (bicubic with antialiasing, position embeddings interpolated), g x g tokens;
+`pool` encodes the full image and averages its features to g x g before the projector; `blur` shrinks the image and
+enlarges it again, which keeps all tokens and shows what the lost detail alone costs. Positions are compact. The grid
+is the square next to the budget (14, 11, 8 for 192, 128, 64 of 24 x 24), so that the mean is that of the square and
+not exactly the budget's. On LLaVA-NeXT every tile is reduced, then stitched and unpadded by the model's own rule at
+the new size, with a newline row after each line; the count depends on the image.
+
+Source: common practice (for example VTC-Bench); there is no single paper.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
+
+from swiftvlm_eval.pruning.method import Plan, PositionRule, PruningMethod, RowEdit, Signals, Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downsample(PruningMethod):
+    """Fewer pixels or pooled features.
+
+    Attributes:
+        form: `low_res`, `pool` or `blur`.
+        grid: tokens along one side of a tile; None takes the square next to the budget.
+    """
+
+    name: ClassVar[str] = "downsample"
+    title: ClassVar[str] = "Downsampling"
+    source: ClassVar[str] = "baseline"
+    summary: ClassVar[str] = "a smaller image, or pooled features; no selection"
+    position_rule: ClassVar[PositionRule] = "compact"
+    reads_vision: ClassVar[bool] = True
+    resizes_images: ClassVar[bool] = True
+    default_layers: ClassVar[tuple[int, ...]] = (0,)
+
+    form: Literal["low_res", "pool", "blur"] = "low_res"
+    grid: int | None = None
+
+    @property
+    def adaptive(self) -> bool:
+        """On LLaVA-NeXT unpadding decides."""
+        return True
+
+    def side_for(self, side: int, budget: float | None) -> int:
+        """Grid size for a budget, in 1..side."""
+        wanted = self.grid or round(side * min(budget or 1.0, 1.0) ** 0.5)
+        if not 1 <= wanted <= side:
+            raise ValueError(f"grid={self.grid}: allowed are whole numbers from 1 to {side}")
+        return wanted
+
+    def plan(
+        self, num_visual: int, num_layers: int, budget: float | None = None, layers: Sequence[int] | None = None
+    ) -> Plan:
+        """One stage before the decoder; exact for one square grid, an expectation otherwise."""
+        if self.form == "blur" or ((budget is None or budget >= 1) and self.grid is None):
+            return Plan(num_visual, num_layers)
+        side = int(num_visual**0.5)
+        rows = self.side_for(side, budget) ** 2 if side * side == num_visual else round((budget or 1) * num_visual)
+        return Plan(num_visual, num_layers, (Stage(0, 0, rows, last=True, budget=budget),), adaptive=True)
+
+    def resize_images(self, pixels: Tensor, side: int, budget: float | None) -> Tensor:
+        """A smaller image, or one that was smaller once."""
+        grid = self.side_for(side, budget)
+        if self.form == "pool" or grid == side:
+            return pixels
+        small = self._resized(pixels, pixels.shape[-1] // side * grid)
+        return small if self.form == "low_res" else self._resized(small, pixels.shape[-1])
+
+    @staticmethod
+    def _resized(pixels: Tensor, size: int) -> Tensor:
+        return interpolate(pixels.float(), size=(size, size), mode="bicubic", align_corners=False, antialias=True).to(
+            pixels.dtype
+        )
+
+    def select(self, signals: Signals) -> RowEdit:
+        """Replaces the visual rows by those of the smaller grid."""
+        features = signals.vision.features[:, 1:]
+        if self.form == "pool":
+            side = signals.layout.side
+            grid = self.side_for(side, signals.stage.budget)
+            square = features.unflatten(1, (side, side)).permute(0, 3, 1, 2).float()
+            features = adaptive_avg_pool2d(square, grid).flatten(2).transpose(1, 2).to(features.dtype)
+        images = signals.vision.pack(signals.vision.project(features))
+        starts = [int((signals.layout.image == number).nonzero()[0, 0]) for number in range(len(images))]
+        positions = [signals.positions[start].expand(len(rows)) for start, rows in zip(starts, images, strict=True)]
+        rows = torch.cat(images)
+        return RowEdit(rows, torch.full((len(rows),), -1, device=rows.device), torch.cat(positions))

@@ -1,0 +1,108 @@
+"""FEATHER (arXiv 2412.13180): scores without rotary embedding, and a uniform grid in the first stage.
+
+Scores come from the layer just run, but with queries and keys not rotated, from the last prompt token to the visual
+tokens, softmax over these only, mean over heads. Without the rotation the score does not favour late image rows. The
+first stage also keeps every stride-th row and column of the image; the second one goes by scores alone.
+
+Mode `fill` (ours) meets a budget exactly: the uniform tokens, filled up with the best others. Mode `union` is the
+published one: the best `keep_ratio` of N, united with the uniform tokens, then keep_ratio^2 of what that gave; its
+count depends on the image. Mode `paperfit` is `union` with the layers that reproduce the FLOPs reported in arXiv
+2602.03134 (1.82 and 1.44 T). On LLaVA-NeXT the grid lies on the base view and on the unpadded fine view; newline
+tokens are never part of it. If the grid alone exceeds the count, the stride grows until it fits.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from swiftvlm_eval.pruning.budget import Family
+from swiftvlm_eval.pruning.method import PruningMethod, RowEdit, ScoreLayer, Signals, VisualLayout
+from swiftvlm_eval.pruning.scores import top_k
+
+FITTED_FIRST_STAGE = 212 / 576
+"""Share kept by the published union with which the reported FLOPs are reproduced."""
+
+
+def uniform_grid(layout: VisualLayout, stride: int, at_most: int) -> Tensor:
+    """Visual indices on every stride-th row and column; the stride grows until there are `at_most` of them.
+
+    Returns:
+        int64, ascending, on the CPU.
+    """
+    while True:
+        chosen = (layout.row % stride == 0) & (layout.column % stride == 0) & ~layout.newline
+        indices = chosen.nonzero()[:, 0]
+        if len(indices) <= at_most:
+            return indices
+        stride += 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feather(PruningMethod):
+    """FEATHER.
+
+    Attributes:
+        mode: `fill`, `union` or `paperfit`.
+        stride: of the uniform grid; None takes 3, or 4 below a budget of 1/7 in mode `fill`.
+        keep_ratio: share of N kept by score in the first stage of `union` and `paperfit`.
+    """
+
+    name: ClassVar[str] = "feather"
+    title: ClassVar[str] = "FEATHER"
+    source: ClassVar[str] = "arXiv 2412.13180"
+    summary: ClassVar[str] = "two stages by rotation-free attention, with a uniform grid in the first"
+    scored_by: ClassVar[ScoreLayer] = "previous"
+    presets: ClassVar = {
+        64 / 576: ((48 / 576, 0.0), (14 / 576, 0.0)),
+        128 / 576: ((144 / 576, 0.0), (31 / 576, 0.0)),
+        192 / 576: ((144 / 576, 0.0), (24 / 576, 0.0)),
+    }
+
+    mode: Literal["fill", "union", "paperfit"] = "fill"
+    stride: int | None = None
+    keep_ratio: float = 0.3
+
+    @property
+    def adaptive(self) -> bool:
+        """The union's size depends on the image."""
+        return self.mode != "fill"
+
+    def layers_for(self, budget: float | None) -> tuple[int, ...]:
+        """Layers 8 and 16 where the budget allows, else an earlier first one; `union` always has 8 and 16."""
+        if budget is None or budget >= 0.3 or self.mode == "union":
+            return (8, 16)
+        return (3, 16) if budget >= 0.17 else (2, 16)
+
+    def family(self, budget: float) -> Family:
+        """A second stage of a sixth of the first, as in the preset for 192, rising to all."""
+        return lambda x: ((x, 0.0), (x / 6 + max(0.0, x - 0.5) * 5 / 3, 0.0))
+
+    def stage_counts(
+        self, num_visual: int, num_layers: int, budget: float | None, boundaries: tuple[int, ...]
+    ) -> tuple[tuple[int, int], ...]:
+        """In `fill` as planned; in the other modes the expected counts."""
+        if not self.adaptive or self.counts is not None or budget is None or budget >= 1:
+            return super().stage_counts(num_visual, num_layers, budget, boundaries)
+        first = round(FITTED_FIRST_STAGE * num_visual)
+        return (first, 0), (max(1, int(first * self.keep_ratio**2)), 0)
+
+    def select(self, signals: Signals) -> RowEdit:
+        """Scores without rotation; keeps grid and best in the first stage, the best in the second."""
+        scores = signals.attention(rope=False, scope="visual").mean(dim=0)[0]
+        count = len(signals.index)
+        if signals.stage.last:
+            adaptive = self.adaptive and signals.stage.kept < count
+            return signals.keep(
+                top_k(scores, max(1, int(count * self.keep_ratio**2)) if adaptive else signals.stage.kept)
+            )
+        if signals.stage.kept >= count:
+            return signals.keep_all()
+        if self.adaptive:
+            best = top_k(scores, max(1, int(count * self.keep_ratio)))
+            grid = uniform_grid(signals.layout, self.stride or 3, count).to(scores.device)
+            return signals.keep(torch.cat([best, grid]).unique())
+        stride = self.stride or (3 if signals.stage.kept >= count / 7 else 4)
+        grid = uniform_grid(signals.layout, stride, signals.stage.kept).to(scores.device)
+        return signals.keep(top_k(scores.index_fill(0, grid, torch.inf), signals.stage.kept))

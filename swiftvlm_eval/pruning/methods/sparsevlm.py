@@ -1,0 +1,65 @@
+"""SparseVLM 1.5 (arXiv 2410.04417): text rows that look at the image rate its tokens; what is pruned is recycled.
+
+Raters are chosen once, from the decoder's input: the text rows after the image whose softmax similarity to the visual
+rows is above average. At each stage the last executed layer's attention (softmax over the whole sequence, mean over
+heads and raters) ranks the visual rows. The best ones stay; the best 30 % of the others are clustered by density peaks
+and one mean per cluster follows the kept rows, as an ordinary visual token from then on. Positions are renumbered.
+
+Counts are fixed, as in the authors' current default. Their counter attributes a stage's result to the stage's own
+layer too (`attributed_mean`: 192 where 206.5 tokens are executed). Here a budget means what is executed; schedule
+`paper` takes the authors' counts. Decisions: if no text row is above average, all of them rate; a stage that would
+keep everything does nothing; ties are broken by order instead of noise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from swiftvlm_eval.pruning.merging import recycle, recycled_rows
+from swiftvlm_eval.pruning.method import Plan, PositionRule, PruningMethod, RowEdit, ScoreLayer, Signals, mean_rows
+from swiftvlm_eval.pruning.scores import ranking, rater_weights
+
+
+def shares(*counts: int) -> Sequence[tuple[float, float]]:
+    """Counts for 576 tokens as kept shares; recycled rows follow from them."""
+    return tuple((count / 576, 0.0) for count in counts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseVLM(PruningMethod):
+    """SparseVLM with fixed counts and recycling."""
+
+    name: ClassVar[str] = "sparsevlm"
+    title: ClassVar[str] = "SparseVLM"
+    source: ClassVar[str] = "arXiv 2410.04417"
+    summary: ClassVar[str] = "three stages by the attention of relevant text rows, with recycling"
+    position_rule: ClassVar[PositionRule] = "compact"
+    scored_by: ClassVar[ScoreLayer] = "previous"
+    prepares: ClassVar[bool] = True
+    default_layers: ClassVar[tuple[int, ...]] = (3, 7, 16)
+    presets: ClassVar = {
+        64 / 576: shares(66, 30, 17),
+        96 / 576: shares(238, 48, 26),
+        128 / 576: shares(303, 110, 36),
+        192 / 576: shares(300, 200, 110),
+    }
+    merged_for = staticmethod(recycled_rows)
+
+    def prepare(self, signals: Signals) -> Any:
+        """The raters, as weights of the question's rows."""
+        return rater_weights(signals.states, signals.text_states[signals.question_rows])
+
+    def select(self, signals: Signals) -> RowEdit:
+        """Keeps the best-rated rows and appends one mean per cluster of the best others."""
+        weights, count = signals.carry, signals.stage.kept
+        if count >= len(signals.index):
+            return signals.keep_all(weights)
+        scores = weights @ signals.attention(queries=signals.question_rows).mean(dim=0)
+        order = ranking(scores)
+        return signals.keep(order[:count].sort().values, weights, appended=recycle(signals.states, order[count:]))
+
+    def attributed_mean(self, plan: Plan) -> float | None:
+        """The authors' counter: every stage's result counts from the stage's own layer on."""
+        boundaries = [stage.boundary - 1 for stage in plan.stages]
+        rows = [stage.kept + stage.merged for stage in plan.stages]
+        return mean_rows(boundaries, rows, plan.num_visual, plan.num_layers) if plan.stages else None

@@ -1,0 +1,55 @@
+"""SparseVLM+ (version 2.0 switch of arXiv 2410.04417's code): attention freed from the pull of rotary position.
+
+Raters as in version 1.5. Attention probabilities (softmax over the whole sequence) are divided, entry by entry, by
+what rotary position alone would give to queries and keys of ones; then the heads with the largest sums are averaged.
+Nothing is merged and positions are kept. The divisor can turn negative at long distances in small heads (beyond 1706
+positions at head size 128); as in the authors' code it is not clamped.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from swiftvlm_eval.pruning.method import PruningMethod, RowEdit, ScoreLayer, Signals
+from swiftvlm_eval.pruning.scores import ranking, rater_weights, top_k
+
+
+def shares(*counts: int) -> Sequence[tuple[float, float]]:
+    """Counts for 576 tokens as kept shares."""
+    return tuple((count / 576, 0.0) for count in counts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseVLMPlus(PruningMethod):
+    """SparseVLM+.
+
+    Attributes:
+        heads: how many heads are averaged.
+    """
+
+    name: ClassVar[str] = "sparsevlm_plus"
+    title: ClassVar[str] = "SparseVLM+"
+    source: ClassVar[str] = "arXiv 2410.04417"
+    summary: ClassVar[str] = "SparseVLM with position-free scores, no recycling, positions kept"
+    scored_by: ClassVar[ScoreLayer] = "previous"
+    prepares: ClassVar[bool] = True
+    default_layers: ClassVar[tuple[int, ...]] = (3, 7, 16)
+    presets: ClassVar = {
+        64 / 576: shares(66, 34, 20),
+        128 / 576: shares(238, 108, 60),
+        192 / 576: shares(300, 200, 118),
+    }
+
+    heads: int = 14
+
+    def prepare(self, signals: Signals) -> Any:
+        """The raters, as weights of the question's rows."""
+        return rater_weights(signals.states, signals.text_states[signals.question_rows])
+
+    def select(self, signals: Signals) -> RowEdit:
+        """Keeps the best-rated rows."""
+        weights, rows = signals.carry, signals.question_rows
+        free = signals.attention(queries=rows) / signals.rope_similarity(rows)
+        rated = (weights[:, None] * free).sum(dim=1)
+        best = ranking(rated.sum(dim=1))[: self.heads]
+        return signals.keep(top_k(rated[best].mean(dim=0), signals.stage.kept), weights)

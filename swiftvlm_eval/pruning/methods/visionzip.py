@@ -1,0 +1,116 @@
+"""VisionZip (arXiv 2412.04467): dominant tokens by CLS attention in the vision tower, the rest merged into a few.
+
+Per encoder input ("tile"): the D - 1 patches that CLS attends to most in the layer that feeds the projector, CLS
+itself, and C contextual tokens merged from the rest by the similarity of their keys, all before the projector. The
+decoder sees a shorter prompt with compact positions: CLS, patches in raster order, contextual tokens.
+
+LLaVA-NeXT, as in the authors' code: the base view as above; then the kept patches of all tiles in the raster order of
+the stitched image, the tiles' CLS tokens, their contextual tokens. No unpadding, no newline tokens. A budget is a
+share of the image's own N, spread evenly over its tiles, the first ones taking what is left over.
+
+Decisions: the number of dominant tokens counts CLS, as in the code; contextual tokens are 30 of 192, 20 of 128, 10 of
+64. Kept tokens that have no place in the unpruned sequence (CLS, contextual, padding) are traced as -1.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from swiftvlm_eval.pruning.budget import Family
+from swiftvlm_eval.pruning.merging import merge_into_targets
+from swiftvlm_eval.pruning.method import PositionRule, PruningMethod, RowEdit, Signals
+from swiftvlm_eval.pruning.scores import top_k
+
+
+class Zipped(NamedTuple):
+    """One tile: kept patches [k] and features of CLS [1, D], patches [k, D] and contextual tokens [C, D]."""
+
+    patches: Tensor
+    cls: Tensor
+    kept: Tensor
+    contextual: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionZip(PruningMethod):
+    """VisionZip; `counts` are the dominant and contextual tokens of the whole sample, `counts=162:30`."""
+
+    name: ClassVar[str] = "visionzip"
+    title: ClassVar[str] = "VisionZip"
+    source: ClassVar[str] = "arXiv 2412.04467"
+    summary: ClassVar[str] = "before the decoder: CLS attention, and key-similarity merging of the rest"
+    position_rule: ClassVar[PositionRule] = "compact"
+    reads_vision: ClassVar[bool] = True
+    default_layers: ClassVar[tuple[int, ...]] = (0,)
+    presets: ClassVar = {
+        64 / 576: ((54 / 576, 10 / 576),),
+        128 / 576: ((108 / 576, 20 / 576),),
+        192 / 576: ((162 / 576, 30 / 576),),
+    }
+
+    def family(self, budget: float) -> Family:
+        """30 contextual tokens in 192; none at the very top."""
+        return lambda x: ((x - 30 / 192 * min(x, 1 - x), 30 / 192 * min(x, 1 - x)),)
+
+    def explicit_counts(self, num_visual: int, num_stages: int) -> tuple[tuple[int, int], ...]:
+        """Reads `counts` as (dominant, contextual)."""
+        if len(self.counts or ()) != 2:
+            raise ValueError(f"counts={list(self.counts or ())}: visionzip takes two, dominant and contextual")
+        dominant, contextual = (self.whole_count(count, num_visual, "counts") for count in self.counts or ())
+        return ((dominant, contextual),)
+
+    def select(self, signals: Signals) -> RowEdit:
+        """The visual rows of all images, each from its own tiles."""
+        stage, layout = signals.stage, signals.layout
+        if stage.kept >= signals.num_visual:
+            return signals.keep_all()
+        share = [divmod(count, layout.num_tiles) for count in (stage.kept, stage.merged)]
+        zipped = [
+            self._zip(signals, tile, *(each + (tile < rest) for each, rest in share))
+            for tile in range(layout.num_tiles)
+        ]
+        place = torch.full((layout.num_tiles, layout.side**2), -1)
+        shown = ~layout.newline
+        place[layout.tile[shown], layout.patch[shown]] = shown.nonzero()[:, 0]
+        rows, index, positions, first = [], [], [], 0
+        for number, tiles in enumerate(layout.tiles_per_image):
+            own = self._assemble(zipped[first : first + tiles], layout.tilings[number], layout.side)
+            start = int((layout.image == number).nonzero()[0, 0])
+            for tile, patch, features in own:
+                rows.append(features)
+                known = place.to(patch.device)[first + tile, patch] if len(patch) else patch
+                index.append(known if len(patch) else patch.new_full((len(features),), -1))
+                positions.append(signals.positions[start].expand(len(features)))
+            first += tiles
+        return RowEdit(signals.vision.project(torch.cat(rows)), torch.cat(index), torch.cat(positions))
+
+    def _zip(self, signals: Signals, tile: int, dominant: int, contextual: int) -> Zipped:
+        features, keys = signals.vision.features[tile], signals.vision.keys[tile]
+        best = top_k(signals.vision.cls_attention[tile].sum(dim=0), max(dominant, 1) - 1)
+        rest = torch.ones(len(features), dtype=torch.bool, device=features.device)
+        rest[0] = False
+        rest = rest.index_fill(0, best + 1, False).int().argsort(dim=0, descending=True, stable=True)
+        rest = rest[: len(features) - 1 - len(best)]
+        merged = merge_into_targets(features[rest], keys[:, rest].mean(dim=0), contextual)
+        return Zipped(best, features[:1], features[1:][best], merged)
+
+    def _assemble(
+        self, zipped: list[Zipped], tiling: tuple[int, int] | None, side: int
+    ) -> list[tuple[Tensor | int, Tensor, Tensor]]:
+        """(tile, patches, features) in sequence order; no patches for CLS and contextual tokens."""
+        base, none = zipped[0], zipped[0].patches[:0]
+        parts: list[tuple[Tensor | int, Tensor, Tensor]] = [(0, none, base.cls), (0, base.patches, base.kept)]
+        parts.append((0, none, base.contextual))
+        if tiling is None:
+            return parts
+        tile = torch.cat([torch.full_like(part.patches, number) for number, part in enumerate(zipped[1:])])
+        patch = torch.cat([part.patches for part in zipped[1:]])
+        raster = (
+            ((tile // tiling[1]) * side + patch // side) * tiling[1] * side + tile % tiling[1] * side + patch % side
+        )
+        order = raster.argsort(dim=0)
+        parts.append((tile[order] + 1, patch[order], torch.cat([part.kept for part in zipped[1:]])[order]))
+        parts += [(0, none, part.cls) for part in zipped[1:]]
+        return parts + [(0, none, part.contextual) for part in zipped[1:]]
