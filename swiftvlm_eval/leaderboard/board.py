@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from swiftvlm_eval.results.benchmarks import Benchmark, Group
+from swiftvlm_eval.results.record import RunRecord
 
 Mark = Literal["", "best", "tied"]
 
@@ -53,6 +54,7 @@ class Row:
         figures: Values of the columns of `columns.yaml` by attribute.
         options: Options of the method, for the reader of CSV, JSON and HTML.
         files: Names of the files the row was made from.
+        records: The run records behind the row.
         notes: What the reader must know about this row.
     """
 
@@ -66,6 +68,7 @@ class Row:
     figures: Mapping[str, float | None] = field(default_factory=dict)
     options: Mapping[str, object] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    records: tuple[RunRecord, ...] = ()
     notes: tuple[str, ...] = ()
 
 

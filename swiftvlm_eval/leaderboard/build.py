@@ -4,10 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from swiftvlm_eval.leaderboard.assemble import assemble
 from swiftvlm_eval.leaderboard.board import Board
 from swiftvlm_eval.leaderboard.entries import admit, group_entries
 from swiftvlm_eval.leaderboard.export import board_csv, board_json, problem_lines
+from swiftvlm_eval.leaderboard.html import Picture, html_page
 from swiftvlm_eval.leaderboard.markdown import board_page, index_page
 from swiftvlm_eval.leaderboard.plots import board_pictures, render
 from swiftvlm_eval.leaderboard.published import load_published, published_board
@@ -63,20 +66,41 @@ def build(
     if not boards:
         reasons = "; ".join(problem_lines(problems)) or "no run records or lmms-eval results files found"
         raise ValueError(f"nothing to show: {reasons}")
+    files = pages(boards, papers, problem_lines(problems))
+    return BuildReport(tuple(boards), write_files(out, files), tuple(problems))
+
+
+def pages(boards: Sequence[Board], papers: Sequence[Board], lines: Sequence[str]) -> dict[str, bytes]:
+    """Returns every file of a leaderboard folder by name.
+
+    Args:
+        boards: Measured boards.
+        papers: Boards of published numbers.
+        lines: What was left out.
+    """
     files: dict[str, bytes] = {}
+    inside: dict[str, list[Picture]] = {}
     for board in [*boards, *papers]:
-        files |= board_files(board)
+        drawn = board_pictures(board)
+        own = board_files(board, drawn)
+        inside[board.slug] = [Picture.of(text, own[f"{stem}.svg"]) for stem, (text, _) in drawn.items()]
+        files |= own
     others = {}
     if papers:
         files |= versus_files(papers, [board for board in boards if not board.limited])
         others = {PAGE: TITLE}
-    files["index.md"] = index_page(boards, papers, others, problem_lines(problems)).encode()
-    return BuildReport(tuple(boards), write_files(out, files), tuple(problems))
+    files["index.md"] = index_page(boards, papers, others, lines).encode()
+    files["index.html"] = html_page([*boards, *papers], inside, lines).encode()
+    return files
 
 
-def board_files(board: Board) -> dict[str, bytes]:
-    """Returns the files of one board by name."""
-    drawn = board_pictures(board)
+def board_files(board: Board, drawn: Mapping[str, tuple[str, Figure]]) -> dict[str, bytes]:
+    """Returns the files of one board by name.
+
+    Args:
+        board: The board.
+        drawn: Its pictures, as returned by `board_pictures`.
+    """
     files = {f"{stem}.{kind}": render(figure, kind) for stem, (_, figure) in drawn.items() for kind in ("svg", "png")}
     return files | {
         f"{board.slug}.md": board_page(board, {text: f"{stem}.svg" for stem, (text, _) in drawn.items()}).encode(),

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pandas as pd
@@ -56,10 +56,15 @@ def board_json(board: Board) -> str:
         "benchmarks": {each.key: each.model_dump(exclude={"key"}) for each in board.benchmarks},
         "groups": {group: list(keys) for group, keys in board.groups.items()},
         "sections": [
-            {"title": section.title, "rows": [asdict(row) for row in section.rows]} for section in board.sections
+            {"title": section.title, "rows": [_row_json(row) for row in section.rows]} for section in board.sections
         ],
     }
     return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _row_json(row: Row) -> dict[str, Any]:
+    fields = asdict(replace(row, records=()))
+    return {**fields, "records": [record.record_id for record in row.records]}
 
 
 def problem_lines(problems: Sequence[Problem]) -> list[str]:

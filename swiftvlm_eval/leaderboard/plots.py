@@ -137,9 +137,8 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 def _draw_front(axis: Axes, points: Sequence[tuple[float, float]]) -> None:
     front = pareto_front(points)
     if len(front) > 1:
-        axis.plot(
-            *zip(*front, strict=True), color="#999999", linewidth=5, alpha=0.35, zorder=0.5, solid_capstyle="round"
-        )
+        xs, ys = zip(*front, strict=True)
+        axis.plot(xs, ys, drawstyle="steps-post", color="#999999", linewidth=5, alpha=0.35, zorder=0.5)
 
 
 def _legend(figure: Figure, axis: Axes, styles: Mapping[str, tuple[str, str]]) -> None:
@@ -162,8 +161,8 @@ def bars(board: Board, section: Section) -> Figure:
         for number, row in enumerate(section.rows):
             name = series[row.key]
             cells = [row.cells.get(each.key, Cell()) for each in benchmarks]
-            style = {"facecolor": _styles(board)[name][0], "hatch": _HATCHES[names.index(name) % len(_HATCHES)]}
-            _draw_bars(axis, cells, (number + 0.5) / len(section.rows), 0.84 / len(section.rows), row.label, style)
+            look = (_styles(board)[name][0], _HATCHES[names.index(name) % len(_HATCHES)])
+            _draw_bars(axis, cells, (number + 0.5) / len(section.rows), 0.84 / len(section.rows), row.label, look)
         axis.axhline(100, color="#333333", linewidth=0.8, linestyle="--")
         axis.set_xticks(range(len(benchmarks)), [_plain(each.title) for each in benchmarks])
         axis.set_ylabel("% of vanilla")
@@ -175,12 +174,12 @@ def bars(board: Board, section: Section) -> Figure:
 
 
 def _draw_bars(
-    axis: Axes, cells: Sequence[Cell], place: float, width: float, label: str, style: Mapping[str, str]
+    axis: Axes, cells: Sequence[Cell], place: float, width: float, label: str, look: tuple[str, str]
 ) -> None:
-    """Draws one row's bar in every group; `place` is its share of the group's width."""
+    """Draws one row's bar in every group; `place` is its share of the group's width, `look` colour and hatching."""
     xs = [index - 0.42 + 0.84 * place for index in range(len(cells))]
     heights = np.array([np.nan if cell.relative is None else cell.relative for cell in cells])
-    axis.bar(xs, heights, width, label=_plain(label), edgecolor="white", **style)
+    axis.bar(xs, heights, width, label=_plain(label), edgecolor="white", facecolor=look[0], hatch=look[1])
     sure = [
         (x, cell.relative, cell.low, cell.high)
         for x, cell in zip(xs, cells, strict=True)

@@ -98,6 +98,7 @@ def _section(parts: Setting, entries: Sequence[Entry]) -> Section:
             figures=_figures(parts, entry),
             options=entry.record.method.options,
             files=tuple(run.path.name for run in entry.runs),
+            records=tuple(run.record for run in entry.runs),
             notes=_row_notes(parts, entry),
         )
         for entry in entries
