@@ -1,24 +1,27 @@
 """Loads one split of a data set from the Hugging Face hub and says in plain words why it cannot.
 
 A task of ours does not name its data set in `dataset_path`. It names a *source*: one entry of a `sources.json` beside
-its YAML, and its `process_docs` loads the data. Three reasons. lmms-eval retries a failed download five times and then
-hides the cause inside a `RetryError`. It downloads every split, although a task needs one. And it hands `process_docs`
-nothing but rows, so settings such as the split filter can only arrive as one.
+its YAML, and its `process_docs` loads the data. Three reasons. lmms-eval downloads every split, although a task needs
+one. It hands `process_docs` nothing but rows, so settings such as the split filter can only arrive as one. And it
+retries whatever fails in there five times and then shows a `RetryError` without the cause; `defer_errors` goes around
+that.
 
 A task may be pointed at local rows instead (`dataset_path: parquet`): rows in the hub's own schema are used as they
 are.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 import datasets
 from datasets import Dataset
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 REVISIONS_FILE = Path(__file__).with_name("revisions.json")
+DEFERRED_ERROR = "loading_error"
 
 
 class DatasetAccessError(ValueError):
@@ -56,11 +59,54 @@ def _revisions() -> dict[str, str]:
     return content
 
 
+Source = TypeVar("Source", bound=HubSource)
+
+
 def source_row(dataset: Dataset) -> dict[str, object] | None:
     """Return the entry of `sources.json` that lmms-eval loaded, or None if these are data rows already."""
-    if "repository" not in dataset.column_names:
-        return None
-    return dict(dataset[0])
+    return dict(dataset[0]) if "repository" in dataset.column_names else None
+
+
+def parse_source(row: Mapping[str, object], kind: type[Source]) -> Source:
+    """Check an entry of `sources.json`.
+
+    Args:
+        row: The entry.
+        kind: What it describes.
+
+    Raises:
+        DatasetAccessError: A field is unknown or invalid; the message names it.
+    """
+    try:
+        return kind.model_validate(dict(row))
+    except ValidationError as error:
+        raise DatasetAccessError(f"source {row.get('repository')}/{row.get('split')}: {error}") from error
+
+
+def defer_errors(build: Callable[[Dataset], Dataset], dataset: Dataset) -> Dataset:
+    """Run a task's `process_docs` so that its error reaches the user as it is, at once.
+
+    lmms-eval runs `process_docs` under a retry that hides errors, but calls `doc_to_text` on the first document right
+    after it without one. So the error travels as the only document, and `raise_deferred` raises it there.
+
+    Args:
+        build: Makes the documents.
+        dataset: What it makes them from.
+    """
+    try:
+        return build(dataset)
+    except DatasetAccessError as error:
+        return Dataset.from_list([{DEFERRED_ERROR: str(error)}])
+
+
+def raise_deferred(doc: Mapping[str, Any]) -> None:
+    """Raise the error that a document stands for, if it stands for one.
+
+    Raises:
+        DatasetAccessError: The task's data could not be loaded.
+    """
+    if DEFERRED_ERROR in doc:
+        raise DatasetAccessError(doc[DEFERRED_ERROR])
 
 
 def load_split(source: HubSource, columns: Mapping[str, str]) -> Dataset:

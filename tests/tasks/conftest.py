@@ -6,10 +6,9 @@ from typing import Any
 
 import datasets
 import pytest
-import tenacity
 from lmms_eval.api import task as lmms_task
 from lmms_eval.tasks import TaskManager
-from task_data import gqa_rows, pope_rows, ref_rows, textvqa_rows
+from task_data import FakeHub, gqa_rows, pope_rows, ref_rows, textvqa_rows
 
 from swiftvlm_eval.tasks import hub
 
@@ -18,25 +17,25 @@ LoadDataset = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Prepared data goes to a temporary folder, and a failed load is not waited on."""
+    """Prepared data goes to a temporary folder."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     monkeypatch.setenv("LMMS_EVAL_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
-    monkeypatch.setattr(lmms_task.ConfigurableTask.download.retry, "wait", tenacity.wait_none())
     lmms_task._resolve_hf_datasets_cache_dir.cache_clear()
     yield
     lmms_task._resolve_hf_datasets_cache_dir.cache_clear()
 
 
 @pytest.fixture
-def fake_hub(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Any]:
+def fake_hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     """Splits by (repository, split); an exception as the value is raised. Local files load as ever."""
-    splits: dict[tuple[str, str], Any] = {}
+    splits = FakeHub()
     real: LoadDataset = datasets.load_dataset
 
     def load_dataset(path: str, *args: Any, **options: Any) -> Any:
         if path in ("json", "parquet"):
             return real(path, *args, **options)
+        splits.attempts.append((path, options["split"]))
         found = splits[path, options["split"]]
         if isinstance(found, Exception):
             raise found

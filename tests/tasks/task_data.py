@@ -10,6 +10,14 @@ from PIL import Image
 SIZES = [(64, 48), (48, 64), (50, 50), (33, 61)]
 
 
+class FakeHub(dict[tuple[str, str], Any]):
+    """Splits by (repository, split), and which of them were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attempts: list[tuple[str, str]] = []
+
+
 def encoded_image(
     width: int, height: int, colour: tuple[int, int, int] = (200, 30, 30), **options: Any
 ) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def test_demo_questions_score_any_answer(answer: object) -> None:
 @pytest.mark.parametrize(
     ("process_docs", "rows", "column"),
     [
-        (textvqa.process_docs, textvqa_rows, "ocr_tokens"),
+        (textvqa.load_questions, textvqa_rows, "ocr_tokens"),
         (gqa_process_docs, gqa_rows, "imageId"),
         (pope_process_docs, pope_rows, "image_source"),
     ],

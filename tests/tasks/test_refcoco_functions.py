@@ -9,26 +9,25 @@ import datasets
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
-from task_data import encoded_image, ref_rows
+from task_data import FakeHub, encoded_image, ref_rows
 
 from swiftvlm_eval.tasks.hub import DatasetAccessError
 from swiftvlm_eval.tasks.refcoco import source as source_module
 from swiftvlm_eval.tasks.refcoco.functions import (
+    build_documents,
     doc_to_text,
     doc_to_visual,
-    process_docs,
     process_results_crop,
     process_results_image,
     process_results_square,
 )
 from swiftvlm_eval.tasks.refcoco.source import image_id, packaged_source
 
-FakeHub = dict[tuple[str, str], Any]
 METRICS = {"acc@0.5", "iou", "strict_acc@0.5", "acc@0.5_alt", "unparsable"}
 
 
 def documents(*rows: dict[str, Any]) -> datasets.Dataset:
-    return process_docs(ref_rows(list(rows)))
+    return build_documents(ref_rows(list(rows)))
 
 
 def entry(**fields: Any) -> datasets.Dataset:
@@ -71,7 +70,7 @@ def test_no_image_is_decoded_before_the_model_asks(monkeypatch: pytest.MonkeyPat
 
     rows = ref_rows([{"size": (64, 48)}, {"size": (48, 64)}])
     monkeypatch.setattr(PngImageFile, "load", counting_load)
-    docs = process_docs(rows)
+    docs = build_documents(rows)
     assert decoded == []
     assert [doc_to_visual(doc)[0].size for doc in docs] == [(64, 48), (48, 64)]
     assert set(decoded) == {(64, 48), (48, 64)}
@@ -145,7 +144,7 @@ def test_broken_rows_are_refused_with_their_place(row: dict[str, Any], message: 
 
 def test_rows_without_a_needed_column_are_refused() -> None:
     with pytest.raises(DatasetAccessError, match="no column bbox, file_name"):
-        process_docs(ref_rows([{}]).remove_columns(["bbox", "file_name"]))
+        build_documents(ref_rows([{}]).remove_columns(["bbox", "file_name"]))
 
 
 def score(answer: object, **doc: Any) -> dict[str, Any]:
@@ -231,7 +230,7 @@ UNC = {"split_filter": "unc_val", "other": {"repository": "lmms-lab-encoder/RefC
 def test_the_official_part_of_a_mixture_is_scored(fake_hub: FakeHub) -> None:
     fake_hub["lmms-lab-encoder/RefCOCO", "val"] = mixture()
     fake_hub["lmms-lab-encoder/RefCOCOplus", "val"] = plus_val()
-    docs = process_docs(entry(**UNC, objects=2, expressions=3))
+    docs = build_documents(entry(**UNC, objects=2, expressions=3))
     assert docs["expression"][:] == ["left", "red", "top"]
     assert docs[0]["split"] == {
         "source": "lmms-lab-encoder/RefCOCO@main/val",
@@ -245,7 +244,7 @@ def test_a_mixture_that_does_not_add_up_stops_the_run_with_the_cure(fake_hub: Fa
     fake_hub["lmms-lab-encoder/RefCOCO", "val"] = mixture()
     fake_hub["lmms-lab-encoder/RefCOCOplus", "val"] = plus_val()
     with pytest.raises(DatasetAccessError) as caught:
-        process_docs(entry(**UNC, objects=3, expressions=4))
+        build_documents(entry(**UNC, objects=3, expressions=4))
     message = str(caught.value)
     assert "expected 3 objects with 4 expressions, found" in message
     assert "2 objects with 3 expressions" in message
@@ -256,7 +255,7 @@ def test_a_mixture_that_does_not_add_up_stops_the_run_with_the_cure(fake_hub: Fa
 def test_the_filter_can_be_switched_off(fake_hub: FakeHub, caplog: pytest.LogCaptureFixture) -> None:
     fake_hub["lmms-lab-encoder/RefCOCO", "val"] = mixture()
     with caplog.at_level(logging.WARNING):
-        docs = process_docs(entry(split_filter="none"))
+        docs = build_documents(entry(split_filter="none"))
     assert docs["expression"][:] == ["left", "red", "top", "far", "left", "red", "y", "z"]
     assert docs[0]["split"]["filter"] == "none"
     assert caplog.records == []
@@ -267,7 +266,7 @@ def test_a_pure_split_of_another_size_is_logged_and_recorded(
 ) -> None:
     fake_hub["lmms-lab-encoder/RefCOCO", "val"] = mixture()
     with caplog.at_level(logging.WARNING):
-        docs = process_docs(entry(split_filter="none", objects=5, expressions=9))
+        docs = build_documents(entry(split_filter="none", objects=5, expressions=9))
     assert "expected 5 objects with 9 expressions, found 5 objects with 8 expressions" in caplog.text
     assert docs[0]["split"]["expressions"] == 8
 
@@ -287,7 +286,7 @@ def index_file(tmp_path: Any) -> Callable[[list[Any]], str]:
 def test_an_index_file_has_the_last_word(fake_hub: FakeHub, index_file: Callable[[list[Any]], str]) -> None:
     fake_hub["lmms-lab-encoder/RefCOCO", "val"] = mixture()
     path = index_file([{"row": 2, "expressions": [0]}, {"row": 4, "expressions": [1]}])
-    docs = process_docs(entry(**UNC, objects=2, expressions=2, index_file=path))
+    docs = build_documents(entry(**UNC, objects=2, expressions=2, index_file=path))
     assert docs["expression"][:] == ["far", "z"]
 
 
@@ -295,14 +294,14 @@ def test_an_index_file_must_give_the_official_size(fake_hub: FakeHub, index_file
     fake_hub["lmms-lab-encoder/RefCOCO", "val"] = mixture()
     path = index_file([{"row": 2, "expressions": [0]}])
     with pytest.raises(DatasetAccessError, match="expected 2 objects with 2 expressions, found 1 objects with 1"):
-        process_docs(entry(**UNC, objects=2, expressions=2, index_file=path))
+        build_documents(entry(**UNC, objects=2, expressions=2, index_file=path))
 
 
 def test_refcocog_val_without_an_index_says_how_to_make_one(fake_hub: FakeHub) -> None:
     fake_hub["lmms-lab-encoder/RefCOCOg", "val"] = mixture()
     fake_hub["lmms-lab-encoder/RefCOCOg", "test"] = plus_val()
     with pytest.raises(DatasetAccessError) as caught:
-        process_docs(datasets.Dataset.from_list([packaged_source("refcocog_val").model_dump(mode="json")]))
+        build_documents(datasets.Dataset.from_list([packaged_source("refcocog_val").model_dump(mode="json")]))
     message = str(caught.value)
     assert "expected 2573 objects with 4896 expressions" in message
     assert "make_index refcocog_val 'refs(umd).p'" in message
@@ -315,7 +314,7 @@ def test_refcocog_val_is_recovered_from_a_block(fake_hub: FakeHub) -> None:
     fake_hub["lmms-lab-encoder/RefCOCO", "val"] = ref_rows([*pure, *google])
     fake_hub["lmms-lab-encoder/RefCOCOg", "test"] = ref_rows([{"file_name": "COCO_train2014_000000000099.jpg"}])
     other = {"repository": "lmms-lab-encoder/RefCOCOg", "split": "test"}
-    docs = process_docs(entry(split_filter="umd_val", other=other, objects=2, expressions=3))
+    docs = build_documents(entry(split_filter="umd_val", other=other, objects=2, expressions=3))
     assert docs["expression"][:] == ["a", "b", "c"]
 
 
@@ -323,13 +322,13 @@ def test_an_unreachable_reference_split_is_named(fake_hub: FakeHub) -> None:
     fake_hub["lmms-lab-encoder/RefCOCO", "val"] = mixture()
     fake_hub["lmms-lab-encoder/RefCOCOplus", "val"] = ConnectionError("no route")
     with pytest.raises(DatasetAccessError, match="data set lmms-lab-encoder/RefCOCOplus@main/val cannot be reached"):
-        process_docs(entry(**UNC, objects=2, expressions=3))
+        build_documents(entry(**UNC, objects=2, expressions=3))
 
 
 @pytest.mark.parametrize("fields", [{"split_filter": "best"}, {"objects": -1}, {"colour": "red"}])
 def test_a_source_with_a_bad_field_is_refused_by_name(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields))):
-        process_docs(entry(**fields))
+        build_documents(entry(**fields))
 
 
 def test_the_index_files_of_the_package_lie_beside_its_sources() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from task_data import ref_rows
+from task_data import FakeHub, ref_rows
 
 from swiftvlm_eval.tasks.hub import HubSource
 from swiftvlm_eval.tasks.refcoco import make_index, source
@@ -117,9 +117,7 @@ def test_an_index_for_other_data_is_refused(tmp_path: Path, change: dict[str, An
         read_index(path, HUB)
 
 
-def test_making_an_index_end_to_end(
-    tmp_path: Path, fake_hub: dict[tuple[str, str], Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_making_an_index_end_to_end(tmp_path: Path, fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"answer": ["the dog", "a cat"]}, {"answer": ["a bird"]}, {"answer": ["a horse"]}]
     fake_hub["lmms-lab-encoder/RefCOCOg", "val"] = ref_rows(rows)
     refs = tmp_path / "refs.json"

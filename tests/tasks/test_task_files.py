@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from lmms_eval.tasks import TaskManager
 from lmms_eval.utils import load_yaml_config
-from task_data import ref_rows, textvqa_rows
+from task_data import FakeHub, ref_rows, textvqa_rows
 
 from swiftvlm_eval.tasks import hub
 from swiftvlm_eval.tasks.refcoco.source import packaged_source
@@ -153,7 +153,7 @@ def test_every_repository_has_its_revision_in_the_one_file() -> None:
 
 
 @pytest.mark.parametrize(("task", "ocr"), [(TEXTVQA[0], ""), (TEXTVQA[1], "\nReference OCR token: STOP, 12")])
-def test_textvqa_prompts(fake_hub: dict[tuple[str, str], Any], task_manager: TaskManager, task: str, ocr: str) -> None:
+def test_textvqa_prompts(fake_hub: FakeHub, task_manager: TaskManager, task: str, ocr: str) -> None:
     fake_hub["lmms-lab-encoder/textvqa", "validation"] = textvqa_rows()
     loaded = task_manager.load_task_or_group(task)[task]
     prompt = loaded.doc_to_text(loaded.test_docs()[0])
@@ -161,9 +161,7 @@ def test_textvqa_prompts(fake_hub: dict[tuple[str, str], Any], task_manager: Tas
     assert set(TEXTVQA_COLUMNS) <= set(loaded.test_docs().column_names)
 
 
-def test_a_grounding_task_loads_from_the_hub_it_names(
-    fake_hub: dict[tuple[str, str], Any], task_manager: TaskManager
-) -> None:
+def test_a_grounding_task_loads_from_the_hub_it_names(fake_hub: FakeHub, task_manager: TaskManager) -> None:
     fake_hub["lmms-lab-encoder/RefCOCOplus", "val"] = ref_rows([{"answer": ["a", "b"]}, {}])
     loaded = task_manager.load_task_or_group("swiftvlm_refcoco+_val")["swiftvlm_refcoco+_val"]
     docs = loaded.test_docs()

@@ -10,9 +10,8 @@ import pytest
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.loggers import EvaluationTracker
 from lmms_eval.tasks import TaskManager
-from task_data import SIZES, EchoModel, ref_rows, textvqa_rows
+from task_data import SIZES, EchoModel, FakeHub, ref_rows, textvqa_rows
 
-FakeHub = dict[tuple[str, str], Any]
 # The four demo images are 64x48, 48x64, 50x50 and 33x61; every box is (4, 6)-(24, 30).
 TRUTH = (4.0, 6.0, 24.0, 30.0)
 

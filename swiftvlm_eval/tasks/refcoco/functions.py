@@ -14,9 +14,9 @@ from datasets import Dataset
 from PIL import Image, UnidentifiedImageError
 
 from swiftvlm_eval.grounding import BoxScore, Frame, box_from_xywh, score_box
-from swiftvlm_eval.tasks.hub import DatasetAccessError, source_row
+from swiftvlm_eval.tasks.hub import DatasetAccessError, defer_errors, parse_source, raise_deferred, source_row
 from swiftvlm_eval.tasks.refcoco.official_split import Selection, everything, size_of
-from swiftvlm_eval.tasks.refcoco.source import image_id, load_base, parse_source, read_objects, select_split
+from swiftvlm_eval.tasks.refcoco.source import RefSource, image_id, load_base, read_objects, select_split
 
 PROMPT = "Please provide the bounding box coordinate of the region this sentence describes: {}."
 """The wording LLaVA-1.5 was trained with (arXiv:2310.03744)."""
@@ -28,6 +28,11 @@ _images: dict[str, Dataset] = {}
 
 
 def process_docs(dataset: Dataset) -> Dataset:
+    """Make the documents of a task; an error is raised by `doc_to_text`. See `build_documents` and `defer_errors`."""
+    return defer_errors(build_documents, dataset)
+
+
+def build_documents(dataset: Dataset) -> Dataset:
     """Turn a task's data into documents, one per expression and none with an image.
 
     Args:
@@ -49,7 +54,7 @@ def process_docs(dataset: Dataset) -> Dataset:
         objects = read_objects(base, name)
         selection = everything(objects)
     else:
-        source = parse_source(row)
+        source = parse_source(row, RefSource)
         name, split_filter, base = str(source), source.split_filter, load_base(source)
         objects = read_objects(base, name)
         selection = select_split(source, objects)
@@ -126,7 +131,12 @@ def doc_to_visual(doc: Mapping[str, Any]) -> list[Image.Image]:
 
 
 def doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any] | None = None) -> str:
-    """Ask for the box of the expression, which ends in exactly one period."""
+    """Ask for the box of the expression, which ends in exactly one period.
+
+    Raises:
+        DatasetAccessError: The task's data could not be loaded.
+    """
+    raise_deferred(doc)
     return PROMPT.format(doc["expression"].strip().rstrip(".").rstrip())
 
 

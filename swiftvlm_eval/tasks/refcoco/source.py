@@ -7,9 +7,16 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from datasets import Dataset
-from pydantic import NonNegativeInt, ValidationError
+from pydantic import NonNegativeInt
 
-from swiftvlm_eval.tasks.hub import REVISIONS_FILE, DatasetAccessError, HubSource, load_split, require_columns
+from swiftvlm_eval.tasks.hub import (
+    REVISIONS_FILE,
+    DatasetAccessError,
+    HubSource,
+    load_split,
+    parse_source,
+    require_columns,
+)
 from swiftvlm_eval.tasks.refcoco.official_split import (
     SPLIT_RULES,
     ReferredObject,
@@ -66,19 +73,7 @@ def packaged_source(name: str) -> RefSource:
     sources = json.loads(SOURCES_FILE.read_text(encoding="utf-8"))
     if name not in sources:
         raise ValueError(f"task must be one of {', '.join(sources)}, got {name!r}")
-    return parse_source(sources[name][0])
-
-
-def parse_source(row: dict[str, object]) -> RefSource:
-    """Check an entry of `sources.json`.
-
-    Raises:
-        ValueError: A field is unknown or invalid; the message names it.
-    """
-    try:
-        return RefSource.model_validate(row)
-    except ValidationError as error:
-        raise ValueError(f"source {row.get('repository')}/{row.get('split')}: {error}") from error
+    return parse_source(sources[name][0], RefSource)
 
 
 def load_base(source: RefSource) -> Dataset:

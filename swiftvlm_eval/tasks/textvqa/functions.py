@@ -4,9 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
-from lmms_eval.tasks.textvqa.utils import textvqa_process_results
+from lmms_eval.tasks.textvqa.utils import textvqa_doc_to_text, textvqa_process_results
 
-from swiftvlm_eval.tasks.hub import HubSource, load_split, require_columns, source_row
+from swiftvlm_eval.tasks.hub import (
+    HubSource,
+    defer_errors,
+    load_split,
+    parse_source,
+    raise_deferred,
+    require_columns,
+    source_row,
+)
 
 COLUMNS = {
     "image_id": "id of the image",
@@ -20,6 +28,11 @@ MAX_ANSWER_CHARS = 10_000
 
 
 def process_docs(dataset: Dataset) -> Dataset:
+    """Load the questions; an error is raised by `doc_to_text`. See `load_questions` and `defer_errors`."""
+    return defer_errors(load_questions, dataset)
+
+
+def load_questions(dataset: Dataset) -> Dataset:
     """Load the questions.
 
     Args:
@@ -33,9 +46,20 @@ def process_docs(dataset: Dataset) -> Dataset:
     """
     row = source_row(dataset)
     if row is not None:
-        return load_split(HubSource.model_validate(row), COLUMNS)
+        return load_split(parse_source(row, HubSource), COLUMNS)
     require_columns(dataset, COLUMNS, "the given rows")
     return dataset
+
+
+def doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any]) -> str:
+    """Ask the question in the stock wording, with or without the OCR tokens.
+
+    Raises:
+        DatasetAccessError: The task's data could not be loaded.
+    """
+    raise_deferred(doc)
+    prompt: str = textvqa_doc_to_text(doc, lmms_eval_specific_kwargs)
+    return prompt
 
 
 def process_results(doc: Mapping[str, Any], results: Sequence[object]) -> dict[str, Any]:
