@@ -20,7 +20,7 @@ COLUMNS = {"bbox": "[x, y, width, height] in pixels", "file_name": "COCO file na
             ConnectionError("Couldn't reach 'lmms-lab-encoder/RefCOCO' on the Hub (OfflineModeIsEnabled)"),
             "unset HF_HUB_OFFLINE",
         ),
-        (TimeoutError("timed out"), "hf download --repo-type dataset lmms-lab-encoder/RefCOCO"),
+        (TimeoutError("timed out"), "later runs need only its cache folder"),
         (
             DatasetNotFoundError("Dataset 'x' is a gated dataset on the Hub. You must be authenticated to access it."),
             "Accept its terms on its hub page, then log in with `hf auth login`",

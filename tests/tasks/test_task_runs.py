@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.loggers import EvaluationTracker
 from lmms_eval.tasks import TaskManager
 from task_data import SIZES, EchoModel, FakeHub, ref_rows, textvqa_rows
+
+from swiftvlm_eval.tasks import hub
 
 # The four demo images are 64x48, 48x64, 50x50 and 33x61; every box is (4, 6)-(24, 30).
 TRUTH = (4.0, 6.0, 24.0, 30.0)
@@ -175,6 +178,18 @@ def test_textvqa_from_the_hub(task_manager: TaskManager, fake_hub: FakeHub) -> N
         "image1",
         "image1",
     ]
+
+
+def test_the_demo_group_runs_on_the_embedded_data(task_manager: TaskManager) -> None:
+    output = run(EchoModel("yes"), task_manager, "demo", limit=6)
+    readme = (Path(hub.__file__).parent / "demo" / "README.md").read_text()
+    assert sorted(output["n-samples"]) == ["demo_gqa", "demo_pope", "demo_refcoco", "demo_textvqa"]
+    for task, count in output["n-samples"].items():
+        assert count["effective"] == 6
+        assert re.search(rf"\| `{task}` \| .* \| {count['original']} \|", readme)
+    # The four tasks ask about the same scenes and name them alike, so that results can be clustered across tasks.
+    scenes = [{sample["cluster_id"] for sample in output["samples"][task]} for task in output["n-samples"]]
+    assert set.intersection(*scenes)
 
 
 def test_stock_prompts_are_those_of_the_demo(task_manager: TaskManager, demo_files: dict[str, Path]) -> None:
