@@ -179,8 +179,8 @@ def _explain(source: HubSource, error: Exception) -> str:
         )
     elif kinds & {"ConnectionError", "OfflineModeIsEnabled", "HTTPError", "TransportError", "TimeoutError"}:
         problem = (
-            "cannot be reached and is not cached. Connect to the network (and unset HF_HUB_OFFLINE if it is set) for the "
-            "first run; later runs need only its cache folder (HF_HOME)."
+            "cannot be reached and is not cached. Connect to the network (and unset HF_HUB_OFFLINE if it is set) for "
+            "the first run; later runs need only its cache folder (HF_HOME)."
         )
     else:
         problem = (

@@ -112,16 +112,25 @@ def test_the_official_split_from_the_hub(task_manager: TaskManager, fake_hub: Fa
     assert output["results"]["swiftvlm_refcoco_val"]["iou,none"] == pytest.approx(whole)
 
 
-def test_the_other_frame_is_one_line_of_a_task_file(task_manager: TaskManager, demo_files: dict[str, Path]) -> None:
-    from swiftvlm_eval.tasks.refcoco.functions import process_results_image
-
-    task = local("demo_refcoco", demo_files["demo_refcoco"])
+def test_the_other_frame_is_three_lines_in_a_file_of_ones_own(fake_hub: FakeHub, tmp_path: Path) -> None:
+    fake_hub["lmms-lab-encoder/RefCOCO", "testA"] = ref_rows([{}, {}, {}, {}])
+    folder = Path(hub.__file__).parent
+    (tmp_path / "my.yaml").write_text(
+        f"include: {folder}/refcoco/swiftvlm_refcoco_testA.yaml\n"
+        "task: my_refcoco\n"
+        "process_results: !function swiftvlm_eval.tasks.refcoco.functions.process_results_image\n"
+    )
+    manager = TaskManager(include_path=[str(folder), str(tmp_path)], include_defaults=False)
+    # In the square frame this is exactly the box of the first image, in the image frame of none.
     model = EchoModel("[0.0625, 0.21875, 0.375, 0.59375]")
-    square = run(model, task_manager, dict(task))["results"]["demo_refcoco"]
-    image = run(model, task_manager, {**task, "process_results": process_results_image})["results"]["demo_refcoco"]
-    assert image["acc@0.5,none"] == square["acc@0.5_alt,none"]
-    assert image["acc@0.5_alt,none"] == square["acc@0.5,none"]
-    assert image["iou,none"] != square["iou,none"]
+    square = run(model, manager, "swiftvlm_refcoco_testA")
+    image = run(model, manager, "my_refcoco")
+    assert square["samples"]["swiftvlm_refcoco_testA"][0]["iou"] == 1.0
+    assert image["samples"]["my_refcoco"][0]["parsed"]["frame"] == "image"
+    assert image["samples"]["my_refcoco"][0]["iou"] == pytest.approx(overlap((4, 10.5, 24, 28.5), TRUTH))
+    square_scores, image_scores = square["results"]["swiftvlm_refcoco_testA"], image["results"]["my_refcoco"]
+    assert image_scores["acc@0.5,none"] == square_scores["acc@0.5_alt,none"]
+    assert image_scores["acc@0.5_alt,none"] == square_scores["acc@0.5,none"]
 
 
 def test_the_four_demo_tasks_in_one_run_with_files(
