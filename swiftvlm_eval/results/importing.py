@@ -117,12 +117,15 @@ def _import_task(
     if file.exists():
         for sample in raw_samples(file):
             report = pruning_report(sample)
-            line = sample_line(task, sample, reported)
+            try:
+                line = sample_line(task, sample, reported)
+                execution.add(report)
+                timing.add(report)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{file.name}, document {sample['doc_id']}: {error}") from error
             lines.append(line)
             prompts.add(line.doc_id, sample.get("input"))
             documents.add(line.doc_id, sample.get("target"))
-            execution.add(report)
-            timing.add(report)
             if isinstance(report.get("run"), dict):
                 runs.append(report["run"])
     lines.sort(key=lambda line: line.doc_id)

@@ -1,0 +1,206 @@
+import json
+from pathlib import Path
+
+import pytest
+from fake_runs import description, report, samples_of, write_run
+
+from swiftvlm_eval.results import import_run
+
+
+def test_execution_is_the_mean_of_what_was_reported(tmp_path: Path) -> None:
+    lines = samples_of([1.0, 0.0], "exact_match", description())
+    first = {"visual_tokens": 100, "rows_per_layer": [[100, 1], [40, 3]], "flops_t": 2.0, "text_tokens": 10}
+    second = {"visual_tokens": 200, "rows_per_layer": [[200, 2], [20, 2]], "flops_t": 4.0, "text_tokens": 20}
+    lines[0]["token_counts"][0]["swiftvlm"].update(first)
+    lines[0]["token_counts"][0]["swiftvlm"]["run"]["planned_mean"] = 54.0
+    lines[1]["token_counts"][0]["swiftvlm"].update(second)
+    record, samples = import_run(write_run(tmp_path, {"gqa": ("exact_match", lines)}))
+    execution = record.tasks["gqa"].execution
+    assert execution is not None
+    assert execution.rows_per_layer == (150.0, 120.0, 30.0, 30.0)
+    assert execution.mean_visual_tokens == pytest.approx((55 + 110) / 2)
+    assert execution.executed_share == pytest.approx((0.55 + 0.55) / 2)
+    assert execution.planned_share == pytest.approx(0.54)
+    assert (execution.executed_tflops, execution.text_tokens, execution.visual_tokens) == (3.0, 15.0, 150.0)
+    assert [sample.kept_visual_tokens for sample in samples] == [55.0, 110.0]
+
+
+def test_scores_carry_count_error_and_direction(tmp_path: Path) -> None:
+    lines = samples_of([1.0, 0.0, 1.0, 1.0], "exact_match", description())
+    metric = import_run(write_run(tmp_path, {"gqa": ("exact_match", lines)}))[0].tasks["gqa"].metrics["exact_match"]
+    assert (metric.value, metric.n, metric.higher_is_better) == (0.75, 4, True)
+    assert metric.stderr == pytest.approx(0.25)  # sqrt(0.25 / 4): variance 0.25 with n - 1
+
+
+def test_dictionary_scores_get_the_usual_error_when_they_average_to_the_score(tmp_path: Path) -> None:
+    scores = [{"question_id": index, "score": float(index < 3)} for index in range(4)]
+    path = write_run(tmp_path, {"pope": ("pope_accuracy", samples_of(scores, "pope_accuracy", description()))})
+    content = json.loads(path.read_text())
+    content["results"]["pope"]["pope_accuracy_stderr,none"] = "N/A"
+    path.write_text(json.dumps(content))
+    assert import_run(path)[0].tasks["pope"].metrics["pope_accuracy"].stderr == pytest.approx(0.25)
+
+
+def test_times_are_medians_with_quartiles(tmp_path: Path) -> None:
+    lines = samples_of([1.0] * 5, "exact_match", description())
+    for line, seconds in zip(lines, [0.05, 0.01, 0.04, 0.02, 0.03], strict=True):
+        line["token_counts"][0]["swiftvlm"].update(prefill_s=seconds, total_s=2 * seconds)
+    timing = import_run(write_run(tmp_path, {"gqa": ("exact_match", lines)}))[0].tasks["gqa"].timing
+    assert timing is not None
+    assert timing.prefill_ms_median == pytest.approx(30)
+    assert (timing.prefill_ms_q25, timing.prefill_ms_q75) == (pytest.approx(20), pytest.approx(40))
+    assert timing.total_s == pytest.approx(0.3)
+
+
+def test_provenance_is_kept(tmp_path: Path) -> None:
+    lines = samples_of([1.0, 0.0], "exact_match", description(novelty="x"))
+    record, _ = import_run(write_run(tmp_path, {"gqa": ("exact_match", lines)}))
+    assert record.status == "complete"
+    assert record.model.shape is not None and record.model.shape.num_layers == 4
+    assert (record.settings.dtype, record.settings.device, record.settings.batch_size) == ("float16", "Test GPU", 1)
+    assert record.software.versions["torch"] == "2.15.0"
+    assert record.software.lmms_eval_version == "0.7.3"
+    assert record.origin.created == "2026-01-01T19:04:05Z"  # 03:04:05 in Singapore
+    assert record.wall_time_s == 12.5
+    assert record.extra == {"novelty": "x"}
+
+
+def test_a_stock_model_has_scores_and_nothing_else(tmp_path: Path) -> None:
+    lines = samples_of([1.0, 0.0], "exact_match", None)
+    record, samples = import_run(write_run(tmp_path, {"gqa": ("exact_match", lines)}, model="llava_hf"))
+    task = record.tasks["gqa"]
+    assert (record.method.name, record.method.budget, record.model.family) == (None, None, None)
+    assert record.model.pretrained == "llava-hf/llava-1.5-7b-hf"
+    assert (task.execution, task.timing) == (None, None)
+    assert task.metrics["exact_match"].value == 0.5
+    assert samples[0].input_tokens == 640
+
+
+def test_answers_from_the_response_cache_are_scored_but_not_timed(tmp_path: Path) -> None:
+    lines = samples_of([1.0, 0.0, 1.0], "exact_match", description())
+    lines[1]["token_counts"] = [None]
+    lines[2]["token_counts"] = None
+    record, samples = import_run(write_run(tmp_path, {"gqa": ("exact_match", lines)}))
+    task = record.tasks["gqa"]
+    assert record.status == "complete"
+    assert task.execution is not None and task.execution.samples == 1
+    assert task.timing is not None and (task.timing.samples, task.timing.total_s) == (1, None)
+    assert task.metrics["exact_match"].n == 3
+    assert samples[2].visual_tokens is None
+
+
+def test_without_samples_a_run_is_unverified(tmp_path: Path) -> None:
+    lines = samples_of([1.0, 0.0], "exact_match", description())
+    record, samples = import_run(write_run(tmp_path, {"gqa": ("exact_match", lines)}, log_samples=False))
+    assert (record.status, samples) == ("unverified", [])
+    assert record.tasks["gqa"].prompts_sha256 is None
+
+
+@pytest.mark.parametrize("limit", [2, 0.5])
+def test_limit_makes_a_limited_run(tmp_path: Path, limit: float) -> None:
+    lines = samples_of([1.0, 0.0], "exact_match", description())
+    record, _ = import_run(write_run(tmp_path, {"gqa": ("exact_match", lines)}, config={"limit": limit}))
+    assert record.status == "limited"
+    assert record.settings.limit == limit
+
+
+def test_missing_failed_and_nan_samples_make_a_partial_run(tmp_path: Path) -> None:
+    lines = samples_of([1.0, float("nan"), 1.0], "exact_match", description())
+    lines[2]["token_counts"][0]["swiftvlm"]["failed"] = True
+    path = write_run(tmp_path, {"gqa": ("exact_match", lines)}, expected={"gqa": 5}, values={"gqa": 0.5})
+    record, samples = import_run(path)
+    assert record.status == "partial"
+    assert (record.tasks["gqa"].answered, record.tasks["gqa"].failed) == (3, 4)
+    assert samples[1].scores == {}
+    assert "3 of 5 documents answered, 4 failed" in record.status_reasons[0]
+
+
+def test_a_nan_metric_has_no_value(tmp_path: Path) -> None:
+    lines = samples_of([1.0, 0.0], "exact_match", description())
+    record, _ = import_run(write_run(tmp_path, {"gqa": ("exact_match", lines)}, values={"gqa": float("nan")}))
+    assert record.tasks["gqa"].metrics["exact_match"].value is None
+
+
+def test_lines_are_sorted_by_document(tmp_path: Path) -> None:
+    lines = samples_of([1.0, 0.0, 1.0, 0.0], "exact_match", description())
+    first, _ = import_run(write_run(tmp_path / "a", {"gqa": ("exact_match", lines)}))
+    second, samples = import_run(write_run(tmp_path / "b", {"gqa": ("exact_match", lines[::-1])}))
+    assert [sample.doc_id for sample in samples] == [0, 1, 2, 3]
+    assert first.tasks["gqa"].prompts_sha256 == second.tasks["gqa"].prompts_sha256
+
+
+def test_other_prompts_have_another_hash(tmp_path: Path) -> None:
+    hashes = {
+        import_run(
+            write_run(tmp_path / name, {"gqa": ("exact_match", samples_of([1.0], "exact_match", None, prompt=name))})
+        )[0]
+        .tasks["gqa"]
+        .prompts_sha256
+        for name in ("one {}", "two {}")
+    }
+    assert len(hashes) == 2
+
+
+def test_numbers_a_task_logs_beside_its_metrics_are_no_scores(tmp_path: Path) -> None:
+    lines = samples_of([1.0, 0.0], "exact_match", description())
+    _, samples = import_run(write_run(tmp_path, {"gqa": ("exact_match", lines)}))
+    assert samples[0].scores == {"exact_match": 1.0}
+
+
+def test_a_run_that_disagrees_with_itself_is_refused(tmp_path: Path) -> None:
+    tasks = {
+        "gqa": ("exact_match", samples_of([1.0], "exact_match", description())),
+        "pope": ("pope_accuracy", samples_of([1.0], "pope_accuracy", description(budget=0.5))),
+    }
+    with pytest.raises(ValueError, match=r"20260102_030405_results.json.*differently in budget"):
+        import_run(write_run(tmp_path, tasks))
+
+
+def test_the_schedule_may_differ_between_tasks(tmp_path: Path) -> None:
+    tasks = {
+        "gqa": ("exact_match", samples_of([1.0], "exact_match", description(schedule=[700, 100], planned_mean=700.0))),
+        "pope": ("pope_accuracy", samples_of([1.0], "pope_accuracy", description(schedule=[800, 100]))),
+    }
+    assert import_run(write_run(tmp_path, tasks))[0].status == "complete"
+
+
+def test_a_document_twice_is_refused(tmp_path: Path) -> None:
+    lines = samples_of([1.0, 0.0], "exact_match", description())
+    path = write_run(tmp_path, {"gqa": ("exact_match", [*lines, lines[0]])})
+    with pytest.raises(ValueError, match=r"samples_gqa.jsonl, line 3: document 0 occurs twice"):
+        import_run(path)
+
+
+def test_a_broken_sample_line_is_refused(tmp_path: Path) -> None:
+    path = write_run(tmp_path, {"gqa": ("exact_match", samples_of([1.0], "exact_match", description()))})
+    (tmp_path / "20260102_030405_samples_gqa.jsonl").write_text('{"doc_id": 0\n')
+    with pytest.raises(ValueError, match=r"samples_gqa.jsonl, line 1: not an lmms-eval sample"):
+        import_run(path)
+
+
+def test_layers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    lines = samples_of([1.0, 0.0], "exact_match", description())
+    lines[1]["token_counts"][0]["swiftvlm"] = report(None, rows_per_layer=[[576, 3]])
+    with pytest.raises(
+        ValueError, match=r"samples_gqa.jsonl, document 1: rows_per_layer covers 3 decoder layers, earlier samples 4"
+    ):
+        import_run(write_run(tmp_path, {"gqa": ("exact_match", lines)}))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"results": {}}', "\x00", '{"results": 1'])
+def test_a_file_that_is_not_from_lmms_eval_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "20260101_000000_results.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=path.name):
+        import_run(path)
+
+
+def test_a_run_without_tasks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no task"):
+        import_run(write_run(tmp_path, {}))
+
+
+def test_an_impossible_budget_is_refused_with_the_field(tmp_path: Path) -> None:
+    lines = samples_of([1.0], "exact_match", description(budget=1.5))
+    with pytest.raises(ValueError, match=r"(?s)20260102_030405_results.json.*budget"):
+        import_run(write_run(tmp_path, {"gqa": ("exact_match", lines)}))
