@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
+from swiftvlm_eval.cli_run import add_commands
+
 if TYPE_CHECKING:
     from swiftvlm_eval.leaderboard.board import Board
 
@@ -153,6 +155,9 @@ def _print_whole(table: Table) -> None:
 def _fail(error: Exception) -> NoReturn:
     _errors.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True)
     raise typer.Exit(1)
+
+
+add_commands(app)
 
 
 def main() -> None:

@@ -332,6 +332,7 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
         """What pruning did to one sample; the first sample of a task also describes the run."""
         shape = self.checkpoint.adapter.shape
         overhead = sum(self.method.overhead_flops(trace.plan, shape.hidden_size).values()) if trace.num_visual else 0.0
+        attributed = self.method.attributed_plan(trace.plan) if trace.num_visual else None
         task = request.args[-2]
         report: dict[str, Any] = {
             "visual_tokens": trace.num_visual,
@@ -339,7 +340,7 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
             "rows_per_layer": run_lengths(trace.rows_per_layer),
             "flops_t": (prefill_flops(trace.rows_per_layer, trace.num_text, shape) + overhead) / 1e12,
             "flops_paper_t": (prefill_flops(trace.rows_per_layer, PAPER_TEXT_TOKENS, shape) + overhead) / 1e12,
-            "attributed_mean": self.method.attributed_mean(trace.plan) if trace.num_visual else None,
+            "attributed_mean": None if attributed is None else attributed.mean_visual_tokens,
             "prefill_s": prefill,
             "total_s": total,
         }

@@ -9,7 +9,7 @@ Boundary b means: b decoder layers have run in full. Boundary 0 is the decoder's
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -415,8 +415,15 @@ class PruningMethod(ABC):
         )
 
     def family(self, budget: float) -> Family:
-        """The schedule family that the budget solver searches; by default the line through the presets."""
-        return through_presets(self.presets)
+        """The schedule family that the budget solver searches: the line through the presets, or equal stages."""
+        if self.presets:
+            return through_presets(self.presets)
+        stages = len(self.layers_for(budget))
+        return lambda x: ((x, 0.0),) * stages
+
+    def as_published(self) -> "PruningMethod":
+        """This method with the schedule of its published numbers."""
+        return replace(self, schedule="paper")
 
     def explicit_counts(self, num_visual: int, num_stages: int) -> tuple[tuple[int, int], ...]:
         """Reads the option `counts`."""
@@ -480,8 +487,8 @@ class PruningMethod(ABC):
         """FLOPs of the selection itself, item by item, as the method's paper counts them; empty if it counts none."""
         return {}
 
-    def attributed_mean(self, plan: Plan) -> float | None:
-        """Mean visual tokens as the method's own code counts them, where that differs from what is executed."""
+    def attributed_plan(self, plan: Plan) -> Plan | None:
+        """The plan as the method's own code counts it, where that differs from what is executed."""
         return None
 
 

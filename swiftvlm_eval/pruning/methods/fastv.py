@@ -5,7 +5,8 @@ mean over heads, from the last prompt token to the visual tokens. Positions are 
 
 Decisions where public versions differ: tokens are dropped for real, once, in prefill (the original's mask mode keeps
 them in memory; its in-place mode selects anew at every generated token); kept tokens stay in original order; counts
-are rounded to the nearest token; the visual span comes from the prompt, never from a constant.
+are rounded to the nearest token; the visual span comes from the prompt, never from a constant. Schedule `paper` is
+fitted to the FLOPs that arXiv 2602.03134 reports (1.71 and 1.29 T): 166 and 97 tokens; 98 would be 1.295.
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class FastV(PruningMethod):
     summary: ClassVar[str] = "one cut after layer 2 by the last token's attention"
     scored_by: ClassVar[ScoreLayer] = "previous"
     default_layers: ClassVar[tuple[int, ...]] = (2,)
-    presets: ClassVar = {0.5: ((0.5, 0.0),)}
+    paper_presets: ClassVar = {128 / 576: ((97 / 576, 0.0),), 192 / 576: ((166 / 576, 0.0),)}
 
     scope: Scope = "all"
 

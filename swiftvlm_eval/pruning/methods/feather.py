@@ -11,7 +11,7 @@ count depends on the image. Mode `paperfit` is `union` with the layers that repr
 tokens are never part of it. If the grid alone exceeds the count, the stride grows until it fits.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -68,6 +68,10 @@ class Feather(PruningMethod):
     def adaptive(self) -> bool:
         """The union's size depends on the image."""
         return self.mode != "fill"
+
+    def as_published(self) -> PruningMethod:
+        """The published union."""
+        return replace(self, mode="paperfit")
 
     def layers_for(self, budget: float | None) -> tuple[int, ...]:
         """Layers 8 and 16 where the budget allows, else an earlier first one; `union` always has 8 and 16."""

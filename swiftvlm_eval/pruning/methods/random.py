@@ -21,7 +21,6 @@ class Random(PruningMethod):
     source: ClassVar[str] = "baseline"
     summary: ClassVar[str] = "a uniform random subset after layer 2"
     default_layers: ClassVar[tuple[int, ...]] = (2,)
-    presets: ClassVar = {0.5: ((0.5, 0.0),)}
 
     def select(self, signals: Signals) -> RowEdit:
         """Keeps `stage.kept` random rows."""

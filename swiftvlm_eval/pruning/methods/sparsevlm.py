@@ -6,17 +6,17 @@ heads and raters) ranks the visual rows. The best ones stay; the best 30 % of th
 and one mean per cluster follows the kept rows, as an ordinary visual token from then on. Positions are renumbered.
 
 Counts are fixed, as in the authors' current default. Their counter attributes a stage's result to the stage's own
-layer too (`attributed_mean`: 192 where 206.5 tokens are executed). Here a budget means what is executed; schedule
+layer too (`attributed_plan`: 192 where 206.5 tokens are executed). Here a budget means what is executed; schedule
 `paper` takes the authors' counts. Decisions: if no text row is above average, all of them rate; a stage that would
 keep everything does nothing; ties are broken by order instead of noise.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from swiftvlm_eval.pruning.merging import recycle, recycled_rows
-from swiftvlm_eval.pruning.method import Plan, PositionRule, PruningMethod, RowEdit, ScoreLayer, Signals, mean_rows
+from swiftvlm_eval.pruning.method import Plan, PositionRule, PruningMethod, RowEdit, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import ranking, rater_weights
 
 
@@ -58,8 +58,6 @@ class SparseVLM(PruningMethod):
         order = ranking(scores)
         return signals.keep(order[:count].sort().values, weights, appended=recycle(signals.states, order[count:]))
 
-    def attributed_mean(self, plan: Plan) -> float | None:
+    def attributed_plan(self, plan: Plan) -> Plan | None:
         """The authors' counter: every stage's result counts from the stage's own layer on."""
-        boundaries = [stage.boundary - 1 for stage in plan.stages]
-        rows = [stage.kept + stage.merged for stage in plan.stages]
-        return mean_rows(boundaries, rows, plan.num_visual, plan.num_layers) if plan.stages else None
+        return replace(plan, stages=tuple(replace(stage, boundary=stage.boundary - 1) for stage in plan.stages))

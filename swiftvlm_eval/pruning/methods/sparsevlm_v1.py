@@ -36,7 +36,6 @@ class SparseVLMv1(PruningMethod):
     scored_by: ClassVar[ScoreLayer] = "previous"
     prepares: ClassVar[bool] = True
     default_layers: ClassVar[tuple[int, ...]] = (3, 7, 16, 20)
-    presets: ClassVar = {0.5: ((0.5, 0.0), (0.4, 0.0), (0.3, 0.0), (0.2, 0.0))}
     merged_for = staticmethod(recycled_rows)
 
     scale: float | None = None
