@@ -23,7 +23,7 @@ from swiftvlm_eval.demo.training.tokenizer import AFTER_IMAGE, BEFORE_IMAGE
 PIXEL_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
 PIXEL_STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
 
-QUESTION_MIX: dict[Task, int] = {"refcoco": 4, "textvqa": 2, "gqa": 3, "pope": 1}
+QUESTION_MIX: dict[Task, int] = {"refcoco": 3, "textvqa": 2, "gqa": 4, "pope": 1}
 """Questions of a picture in one packed row, where the scene has that many."""
 
 IGNORED = -100

@@ -21,6 +21,7 @@ def export_checkpoint(model: LlavaForConditionalGeneration, tokenizer: PreTraine
     stored = copy.deepcopy(model).to(device="cpu", dtype=torch.float16)
     stored.save_pretrained(folder)
     build_processor(tokenizer).save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # the library writes it readable by its owner only
     path = folder / "config.json"
     config = json.loads(path.read_text())
     for part in (config, config["text_config"], config["vision_config"]):

@@ -25,6 +25,9 @@ VISION_LAYERS = 4
 DECODER_LAYERS = 12
 FEATURE_LAYER = -2
 
+COPY_STRENGTH = 0.4
+"""Scale of what attention first copies; independent weights would give 1 / sqrt(2 * layers) = 0.2."""
+
 PRUNING_LAYERS = {
     "fastv": [2],
     "random": [2],
@@ -105,6 +108,34 @@ def draw_weights(model: LlavaForConditionalGeneration, seed: int) -> None:
         elif isinstance(module, nn.Embedding):
             _draw(module.weight, 1.0 if "language_model" in name else 0.5, generator)
     _draw(model.lm_head.weight, 0.02, generator)  # uniform answers at first
+
+
+def draw_retrieval_start(
+    model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, words: dict[str, torch.Tensor]
+) -> None:
+    """Starts the decoder where looking something up is a small step.
+
+    A word that names a visible property starts on the axis that the property has in a visual token. Attention starts
+    as a copy of what is similar (mimetic initialisation, arXiv 2305.09828): keys equal queries, and the output
+    projection is the transpose of an orthogonal value projection. So "circle" begins by looking at circles. From
+    independent weights looking up had not appeared after 400 steps.
+
+    Args:
+        model: Its embeddings, head and key projections are changed in place.
+        tokenizer: The model's tokenizer, in which every word with a space before it is one token.
+        words: Word -> unit vector [WIDTH], as given by `PatchCode.words`.
+    """
+    with torch.no_grad():
+        for word, axis in words.items():
+            index = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(f" {word}"))
+            model.get_input_embeddings().weight[index] = math.sqrt(WIDTH) * axis
+            model.lm_head.weight[index] = axis
+        for layer in model.model.language_model.layers:
+            attention = layer.self_attn
+            attention.k_proj.weight.copy_(attention.q_proj.weight)
+            turn = torch.linalg.qr(attention.v_proj.weight)[0]
+            attention.v_proj.weight.copy_(turn)
+            attention.o_proj.weight.copy_(COPY_STRENGTH * turn.T)
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:

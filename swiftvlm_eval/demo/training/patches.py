@@ -114,6 +114,11 @@ class PatchCode:
         cells = torch.stack([columns, rows, columns + 1, rows + 1], dim=-1).reshape(-1, 4) / GRID
         self._places = _waves(cells, 1).flatten(1) @ place
 
+    def words(self) -> dict[str, torch.Tensor]:
+        """Axis [WIDTH] of every colour, shape and label that has a word, by that word."""
+        axes = torch.cat([self.colour[1:], self.shape, self.label])
+        return dict(zip((*COLOURS, *SHAPES, *LABELS), axes, strict=True))
+
     def to(self, device: torch.device) -> PatchCode:
         """Moves the axes to a device; returns self."""
         for name in ("colour", "shape", "label", "box", "_places"):
