@@ -1,8 +1,9 @@
 """FLOPs of a prefill, in the convention of the pruning papers.
 
 A decoder layer on n rows costs C(n) = 4 n d^2 + 2 n^2 d + 3 n d m (FastV, arXiv 2403.06764; d hidden size, m width of
-the MLP): one FLOP per multiply-accumulate for the projections and the MLP, so that a counter which takes two per
-multiply-accumulate shows about twice as much. Grouped-query attention narrows two of the four projections.
+the MLP): one FLOP per multiply-accumulate, the attention square in full. A counter that takes two per
+multiply-accumulate, as torch's does, shows exactly twice as much. Grouped-query attention narrows two of the four
+projections. Selection overhead is added as each method's paper counts it.
 """
 
 from collections.abc import Sequence

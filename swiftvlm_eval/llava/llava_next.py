@@ -58,9 +58,7 @@ class LlavaNextAdapter(LlavaAdapter):
         """The layout of one image of that size in pixels."""
         config, side = self.model.config, self.patches_per_side
         image_size = config.vision_config.image_size
-        tiles = image_size_to_num_patches(
-            [height, width], config.image_grid_pinpoints, config.vision_config.image_size
-        )
+        tiles = image_size_to_num_patches([height, width], config.image_grid_pinpoints, image_size)
         flat = torch.arange(tiles * side * side, dtype=torch.float64).view(tiles, side * side, 1)
         packed, _ = self.core.pack_image_features(
             [flat], torch.tensor([[height, width]]), "default", image_newline=torch.full((1,), -1.0).double()
@@ -68,7 +66,8 @@ class LlavaNextAdapter(LlavaAdapter):
         source = packed[0][:, 0].long()
         base = torch.arange(side * side)
         fine = source[side * side :]
-        columns = int((fine < 0).nonzero()[0, 0]) + 1 if bool((fine < 0).any()) else len(fine)
+        ends = (fine < 0).nonzero()[:, 0].tolist()
+        columns = ends[0] + 1 if ends else 1  # unpadding leaves no fine row of a very narrow image
         place = torch.arange(len(fine))
         newline = source < 0
         return VisualLayout(
@@ -77,7 +76,7 @@ class LlavaNextAdapter(LlavaAdapter):
             column=torch.cat([base % side, place % columns]),
             tile=torch.where(newline, -1, source // (side * side)),
             patch=torch.where(newline, -1, source % (side * side)),
-            grids=((side, side), (len(fine) // columns, columns - 1)),
+            grids=((side, side), (len(ends), columns - 1)),
             image=torch.zeros_like(source),
             tilings=(get_anyres_image_grid_shape([height, width], config.image_grid_pinpoints, image_size),),
             side=side,

@@ -33,7 +33,8 @@ def prompt_ids(tokenizer: Any, prompt: str, image_token_id: int, visual_counts: 
     """Token ids of a rendered prompt.
 
     The text between images is tokenised piece by piece, as in LLaVA's own scripts, so that the ids around an image do
-    not depend on how a tokenizer treats its neighbours. One BOS, at the front.
+    not depend on how a tokenizer treats its neighbours. One BOS, at the front, whether or not the tokenizer adds one by
+    itself: that depends on how a checkpoint's tokenizer was saved.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
@@ -47,7 +48,29 @@ def prompt_ids(tokenizer: Any, prompt: str, image_token_id: int, visual_counts: 
     pieces = prompt.split(IMAGE_PLACEHOLDER)
     if len(pieces) != len(visual_counts) + 1:
         raise ValueError(f"the prompt holds {len(pieces) - 1} image placeholders for {len(visual_counts)} images")
-    ids: list[int] = tokenizer(pieces[0]).input_ids
+    ids: list[int] = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    ids += tokenizer(pieces[0], add_special_tokens=False).input_ids
     for piece, count in zip(pieces[1:], visual_counts, strict=True):
         ids = ids + [image_token_id] * count + tokenizer(piece, add_special_tokens=False).input_ids
+    return ids
+
+
+def continuation_ids(tokenizer: Any, prompt: str, continuation: str) -> list[int]:
+    """Token ids of a text as it stands behind a rendered prompt.
+
+    By itself it would be tokenised otherwise: some Llama tokenizers put a space in front of every text.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        prompt: rendered.
+        continuation: with the space in front of it, if there is to be one.
+
+    Raises:
+        ValueError: there is no text.
+    """
+    piece = prompt.split(IMAGE_PLACEHOLDER)[-1]
+    known = len(tokenizer(piece, add_special_tokens=False).input_ids)
+    ids: list[int] = tokenizer(piece + continuation, add_special_tokens=False).input_ids[known:]
+    if not ids:
+        raise ValueError(f"continuation={continuation!r}: allowed is a text of at least one token")
     return ids

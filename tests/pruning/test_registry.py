@@ -212,9 +212,7 @@ def test_second_turn_continues_from_the_pruned_cache(name: str) -> None:
         output = model(**inputs, use_cache=True)
         logits = []
         for token in conversation[0, inputs["input_ids"].shape[1] :].tolist():
-            output = model(
-                input_ids=torch.tensor([[token]]), past_key_values=output.past_key_values, use_cache=True
-            )
+            output = model(input_ids=torch.tensor([[token]]), past_key_values=output.past_key_values, use_cache=True)
             logits.append(output.logits[0, -1])
     torch.testing.assert_close(second.logits[0][0], logits[-1], atol=2e-4, rtol=2e-4)
 
