@@ -22,7 +22,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from swiftvlm_eval.efficiency.flops import PAPER_TEXT_TOKENS, prefill_flops
 from swiftvlm_eval.llava.checkpoint import Checkpoint, load_checkpoint
-from swiftvlm_eval.llava.prompts import SYSTEM_PROMPT, vicuna_v1
+from swiftvlm_eval.llava.prompts import SYSTEM_PROMPT, continuation_ids, vicuna_v1
 from swiftvlm_eval.provenance import commit, package_versions
 from swiftvlm_eval.pruning.budget import parse_budget
 from swiftvlm_eval.pruning.engine import PruningSession
@@ -308,10 +308,13 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
 
     def _loglikelihood(self, request: Instance) -> tuple[float, bool]:
         context, doc_to_target, doc_to_visual = request.args[:3]
-        target = doc_to_target if isinstance(doc_to_target, str) else doc_to_target(self._document(request))
+        # a choice comes with its delimiter in front, a target without
+        given = isinstance(doc_to_target, str)
+        target = doc_to_target if given else f" {doc_to_target(self._document(request))}"
         images = self._images(request, doc_to_visual)
-        inputs = self.checkpoint.encode([vicuna_v1(context, len(images), self.system_prompt)], [images])
-        ids = self.checkpoint.tokenizer(f" {target}".rstrip(), add_special_tokens=False).input_ids
+        prompt = vicuna_v1(context, len(images), self.system_prompt)
+        inputs = self.checkpoint.encode([prompt], [images])
+        ids = continuation_ids(self.checkpoint.tokenizer, prompt, target.rstrip())
         continuation = torch.tensor([ids], device=self.device)
         self.session.sample_keys = [f"{request.args[-2]}/{request.args[-3]}"]
         prefill = self.checkpoint.model(**inputs, use_cache=True, logits_to_keep=1)
