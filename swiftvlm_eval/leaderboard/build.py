@@ -58,16 +58,29 @@ def build(
     """
     table = benchmarks or shipped_benchmarks()
     papers = [published_board(load_published(path, table), table) for path in sorted(published)]
-    runs, problems = load_records(inputs)
-    admitted, refused = admit(runs, include_limited)
-    entries, repeated = group_entries(admitted)
-    boards, found = assemble(entries, table)
-    problems = [*problems, *refused, *repeated, *found]
+    boards, problems = collect(inputs, table, include_limited=include_limited)
     if not boards:
         reasons = "; ".join(problem_lines(problems)) or "no run records or lmms-eval results files found"
         raise ValueError(f"nothing to show: {reasons}")
     files = pages(boards, papers, problem_lines(problems))
     return BuildReport(tuple(boards), write_files(out, files), tuple(problems))
+
+
+def collect(
+    inputs: Iterable[Path], table: BenchmarkTable, *, include_limited: bool = False
+) -> tuple[list[Board], list[Problem]]:
+    """Reads runs and assembles their boards, without writing anything.
+
+    Args:
+        inputs: Folders and files with run records or plain lmms-eval output.
+        table: The benchmark columns.
+        include_limited: Also admit limited and partial runs.
+    """
+    runs, unreadable = load_records(inputs)
+    admitted, refused = admit(runs, include_limited)
+    entries, repeated = group_entries(admitted)
+    boards, found = assemble(entries, table)
+    return boards, [*unreadable, *refused, *repeated, *found]
 
 
 def pages(boards: Sequence[Board], papers: Sequence[Board], lines: Sequence[str]) -> dict[str, bytes]:

@@ -126,9 +126,7 @@ def _rank(row: Row) -> tuple[float | str, ...]:
 
 def _labels(entries: Sequence[Entry]) -> dict[str, str]:
     """Names rows by method; equal names get the options and the seed that tell them apart."""
-    names = {
-        entry.key: entry.record.method.name or f"{entry.record.model.lmms_eval_model} (stock)" for entry in entries
-    }
+    names = {entry.key: entry.record.method.name or entry.record.model.lmms_eval_model for entry in entries}
     counts = Counter(names.values())
     details = {entry.key: {**entry.record.method.options, "seed": entry.record.settings.seed} for entry in entries}
     labels: dict[str, str] = {}

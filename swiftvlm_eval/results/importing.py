@@ -195,7 +195,7 @@ def _status(settings: Settings, tasks: Mapping[str, TaskResult]) -> tuple[Status
         limited.append(f"limit {settings.limit}, offset {settings.offset}")
     for name, task in tasks.items():
         if task.answered is None:
-            unlogged.append(f"{name}: no per-sample file (--log_samples)")
+            unlogged.append(f"{name}: no per-sample file (--log_samples), so no method, settings or times")
         elif task.failed or task.answered != task.expected:
             broken.append(f"{name}: {task.answered} of {task.expected} documents answered, {task.failed} failed")
         if not task.metrics:

@@ -12,6 +12,7 @@ questions as independent and rejects too often on clustered data, whereas swappi
 whole image is exchangeable under the null hypothesis. Several methods at one budget are corrected by Holm (1979).
 """
 
+import warnings
 import zlib
 from collections.abc import Sequence
 
@@ -60,7 +61,8 @@ def bootstrap_ratios(scores: Floats, vanilla: Floats, *, seed: int, resamples: i
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(resampled.sum(axis=axis) / reference.sum(axis=axis))
 
-    with np.errstate(invalid="ignore"):  # scipy also takes a standard deviation, which infinite ratios do not have
+    # scipy also takes a standard deviation, which infinite ratios do not have, and warns where all draws are equal.
+    with np.errstate(invalid="ignore"), warnings.catch_warnings(category=stats.DegenerateDataWarning, action="ignore"):
         result = stats.bootstrap(
             (scores, np.broadcast_to(vanilla, scores.shape)),
             ratio,

@@ -196,10 +196,10 @@ def _candidates(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _without_copies(runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """Keeps one run per lmms-eval results file, the written record rather than the fresh import."""
-    chosen: dict[str, StoredRun] = {}
+    """Keeps one run per lmms-eval results file and configuration, the written record rather than the fresh import."""
+    chosen: dict[tuple[str, str], StoredRun] = {}
     for run in runs:
-        key = run.record.origin.results_sha256
+        key = (run.record.origin.results_sha256, run.record.record_id)
         if key not in chosen or run.path.name.endswith(RECORD_ENDING):
             chosen[key] = run
     return list(chosen.values())
