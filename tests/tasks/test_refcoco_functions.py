@@ -134,12 +134,21 @@ def test_the_same_image_has_one_name(file_name: str, expected: str) -> None:
         ({"image": {"bytes": b"no image", "path": None}}, "row 0: image cannot be read"),
         ({"image": {"bytes": None, "path": None}}, "row 0: .*image"),
         ({"answer": "one expression"}, "row 0: answer must be a list of expressions, got str"),
+        ({"answer": [None]}, "row 0: answer must be a list of expressions"),
+        ({"bbox": "1 2 3 4"}, r"row 0: bbox must be \[x, y, width, height\], got str"),
+        ({"file_name": 7}, "row 0: file_name must be text, got int"),
         ({"answer": []}, "expected expressions, found none"),
     ],
 )
 def test_broken_rows_are_refused_with_their_place(row: dict[str, Any], message: str) -> None:
     with pytest.raises(DatasetAccessError, match=message):
         documents(row)
+
+
+def test_an_image_column_of_another_kind_is_refused() -> None:
+    rows = ref_rows([{}]).remove_columns("image").add_column("image", [7])
+    with pytest.raises(DatasetAccessError, match="image must hold encoded images, got Value"):
+        build_documents(rows)
 
 
 def test_rows_without_a_needed_column_are_refused() -> None:

@@ -65,7 +65,7 @@ def build_documents(dataset: Dataset) -> Dataset:
 
 def _documents(base: Dataset, name: str, selection: Selection, split: Mapping[str, object]) -> Dataset:
     """Build the documents of the selected expressions."""
-    encoded = base.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
+    encoded = _encoded_images(base, name)
     texts = base.select_columns(["question_id", "answer", "bbox", "file_name"])
     _images[base._fingerprint] = encoded
     documents = []
@@ -96,6 +96,16 @@ def _documents(base: Dataset, name: str, selection: Selection, split: Mapping[st
     if not documents:
         raise DatasetAccessError(f"data set {name}: expected expressions, found none in {len(base)} rows.")
     return Dataset.from_list(documents)
+
+
+def _encoded_images(base: Dataset, name: str) -> Dataset:
+    """The image column alone, as bytes."""
+    try:
+        return base.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise DatasetAccessError(
+            f"data set {name}: image must hold encoded images, got {base.features['image']}. Pin another revision."
+        ) from error
 
 
 def _open(encoded: Mapping[str, Any]) -> Image.Image:

@@ -98,17 +98,27 @@ def read_objects(base: Dataset, name: str) -> list[ReferredObject]:
     """
     require_columns(base, COLUMNS, name)
     text = base.select_columns(["answer", "bbox", "file_name"])
+    columns = zip(text["answer"], text["bbox"], text["file_name"], strict=True)
     objects = []
-    for row, (expressions, bbox, file_name) in enumerate(
-        zip(text["answer"], text["bbox"], text["file_name"], strict=True)
-    ):
-        if not (isinstance(expressions, list) and all(isinstance(item, str) for item in expressions)):
+    for row, (expressions, bbox, file_name) in enumerate(columns):
+        problem = _problem(expressions, bbox, file_name)
+        if problem:
             raise DatasetAccessError(
-                f"data set {name}, row {row}: answer must be a list of expressions, got {type(expressions).__name__}. "
-                f"Pin a revision with one row per object in {REVISIONS_FILE.name}."
+                f"data set {name}, row {row}: {problem}. Pin a revision without this in {REVISIONS_FILE.name}."
             )
         objects.append(ReferredObject(row, image_id(file_name), tuple(bbox), tuple(expressions)))
     return objects
+
+
+def _problem(expressions: object, bbox: object, file_name: object) -> str:
+    """What is wrong with the types of a row, or nothing."""
+    if not (isinstance(expressions, list) and all(isinstance(item, str) for item in expressions)):
+        return f"answer must be a list of expressions, got {type(expressions).__name__}"
+    if not isinstance(bbox, list):
+        return f"bbox must be [x, y, width, height], got {type(bbox).__name__}"
+    if not isinstance(file_name, str):
+        return f"file_name must be text, got {type(file_name).__name__}"
+    return ""
 
 
 def image_id(file_name: str) -> str:
