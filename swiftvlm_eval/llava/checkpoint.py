@@ -1,6 +1,7 @@
 """Loading a LLaVA checkpoint and turning prompts and images into its inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from swiftvlm_eval.demo import checkpoint_path
 from swiftvlm_eval.llava.adapter import LlavaAdapter, adapter_for
 from swiftvlm_eval.llava.images import ImageMode, pad_to_square
 from swiftvlm_eval.llava.prompts import IMAGE_PLACEHOLDER, prompt_ids
+from swiftvlm_eval.pruning.masks import SUPPORTED_ATTENTION
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 DTYPES |= {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "half": torch.float16}
@@ -165,8 +167,8 @@ def load_checkpoint(
         device_map: passed to transformers, to spread a model over devices.
 
     Raises:
-        CheckpointError: no such folder or hub id, or not a LLaVA model.
-        ValueError: unknown dtype, device or image mode.
+        CheckpointError: no such folder or hub id, something missing in it, or not a LLaVA model.
+        ValueError: unknown dtype, device, attention implementation or image mode.
     """
     if image_mode not in ("pad", "hf_default"):
         raise ValueError(f"image_mode={image_mode!r}: allowed are pad, hf_default")
@@ -176,26 +178,45 @@ def load_checkpoint(
     if source.startswith((".", "/", "~")):
         source = str(Path(source).expanduser())
         if not (Path(source) / "config.json").is_file():
-            raise CheckpointError(f"pretrained={pretrained!r}: no folder with a config.json")
-    try:
+            raise CheckpointError(
+                f"pretrained={pretrained!r}: no folder with a config.json; allowed are a checkpoint's folder, a hub id, "
+                "or 'demo' for the embedded model"
+            )
+    if attn_implementation not in SUPPORTED_ATTENTION:
+        raise ValueError(f"attn_implementation={attn_implementation!r}: allowed are {', '.join(SUPPORTED_ATTENTION)}")
+    with _explaining(pretrained):
         config = AutoConfig.from_pretrained(source, revision=revision)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"pretrained={pretrained!r}: cannot be loaded ({str(error).splitlines()[0]}); allowed are a hub id that "
-            "can be reached, a folder with a checkpoint, or 'demo' for the embedded model"
-        ) from error
     if config.model_type not in FAMILIES:
         raise CheckpointError(
             f"pretrained={pretrained!r}: model_type={config.model_type!r}; allowed are {', '.join(FAMILIES)}"
         )
-    model = AutoModelForImageTextToText.from_pretrained(
-        source,
-        revision=revision,
-        dtype=torch_dtype,
-        attn_implementation=attn_implementation,
-        use_safetensors=True,
-        device_map=device_map,
-    ).eval()
-    processor = AutoProcessor.from_pretrained(source, revision=revision)
-    processor.image_processor = AutoImageProcessor.from_pretrained(source, revision=revision, backend="pil")
+    with _explaining(pretrained):
+        model = AutoModelForImageTextToText.from_pretrained(
+            source,
+            revision=revision,
+            dtype=torch_dtype,
+            attn_implementation=attn_implementation,
+            use_safetensors=True,
+            device_map=device_map,
+        ).eval()
+        processor = AutoProcessor.from_pretrained(source, revision=revision)
+        processor.image_processor = AutoImageProcessor.from_pretrained(source, revision=revision, backend="pil")
     return Checkpoint(pretrained, revision, model if device_map else model.to(target), processor, image_mode)
+
+
+@contextmanager
+def _explaining(pretrained: str) -> Iterator[None]:
+    """Turns what the library says of a checkpoint that is missing or incomplete into our error.
+
+    Raises:
+        CheckpointError: the first line of the library's message, and what is allowed.
+    """
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise CheckpointError(
+            f"pretrained={pretrained!r}: cannot be loaded ({reason}); allowed are a hub id that can be reached, a "
+            "folder with a whole checkpoint (config, safetensors, tokenizer and processor), or 'demo' for the "
+            "embedded model"
+        ) from error
