@@ -179,8 +179,8 @@ def load_checkpoint(
         source = str(Path(source).expanduser())
         if not (Path(source) / "config.json").is_file():
             raise CheckpointError(
-                f"pretrained={pretrained!r}: no folder with a config.json; allowed are a checkpoint's folder, a hub id, "
-                "or 'demo' for the embedded model"
+                f"pretrained={pretrained!r}: no folder with a config.json; allowed are a checkpoint's folder, a hub "
+                "id, or 'demo' for the embedded model"
             )
     if attn_implementation not in SUPPORTED_ATTENTION:
         raise ValueError(f"attn_implementation={attn_implementation!r}: allowed are {', '.join(SUPPORTED_ATTENTION)}")

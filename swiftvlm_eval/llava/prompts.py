@@ -33,8 +33,8 @@ def prompt_ids(tokenizer: Any, prompt: str, image_token_id: int, visual_counts: 
     """Token ids of a rendered prompt.
 
     The text between images is tokenised piece by piece, as in LLaVA's own scripts, so that the ids around an image do
-    not depend on how a tokenizer treats its neighbours. One BOS, at the front, whether or not the tokenizer adds one by
-    itself: that depends on how a checkpoint's tokenizer was saved.
+    not depend on how a tokenizer treats its neighbours. One BOS, at the front: whether a tokenizer adds one by itself
+    depends on how it was saved.
 
     Args:
         tokenizer: a Hugging Face tokenizer.

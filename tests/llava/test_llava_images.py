@@ -21,7 +21,7 @@ STD = np.array([0.26862954, 0.26130258, 0.27577711])
 
 
 def squared(image: Image.Image) -> np.ndarray[Any, Any]:
-    """On a canvas of the CLIP mean, int(mean * 255); the offset is rounded down, so a spare pixel is right or below."""
+    """On a canvas of int(mean * 255); the offset is rounded down, so a spare pixel is right or below."""
     pixels = np.asarray(image)
     height, width = pixels.shape[:2]
     side = max(height, width)
