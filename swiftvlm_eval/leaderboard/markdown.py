@@ -86,7 +86,8 @@ def index_page(
         other: Further pages, title by file name.
         lines: What was left out, one line each.
     """
-    page = ["# Leaderboards", "", "Measured with swiftvlm-eval:", ""]
+    page = ["# Leaderboards", "", "The same tables, sortable and with the run records: [index.html](index.html).", ""]
+    page += ["Measured with swiftvlm-eval:", ""]
     page += [f"- [{markdown(board.title)}]({board.slug}.md): {_summary(board.rows)}" for board in boards] or ["- none"]
     if published:
         page += ["", "Published by papers, not measured here:", ""]
