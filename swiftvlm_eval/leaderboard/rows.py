@@ -168,6 +168,10 @@ def _row_notes(parts: Setting, entry: Entry) -> tuple[str, ...]:
             missed = (execution.executed_share - execution.planned_share) * execution.visual_tokens
             if abs(missed) > _TOKEN_TOLERANCE:
                 notes.append(f"{name}: executed mean differs from the planned one by {missed:+.1f} visual tokens")
+    for group, members in parts.groups.items():
+        missing = [name for name in members if entry.key not in parts.cells[name]]
+        if missing and len(missing) < len(members):
+            notes.append(f"no {column_table().groups[group]}: no score on {', '.join(missing)}")
     if vanilla is not None and entry is not vanilla:
         difference = timing_difference(entry, vanilla)
         if difference:

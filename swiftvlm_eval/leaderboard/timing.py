@@ -72,13 +72,18 @@ def implied_speedup(entry: Entry, vanilla: Entry, tasks: Sequence[str]) -> float
 
 def timing_difference(entry: Entry, vanilla: Entry) -> str | None:
     """Says what forbids timing an entry against vanilla, None if nothing does."""
-    ours, base = entry.record.settings, vanilla.record.settings
-    differing = [
-        f"{key} {getattr(ours, key)!r} (vanilla: {getattr(base, key)!r})"
-        for key in TIMING_KEYS
-        if getattr(ours, key) != getattr(base, key)
-    ]
+    differing = []
+    for key in TIMING_KEYS:
+        ours, base = (
+            sorted({str(getattr(run.record.settings, key)) for run in each.runs}) for each in (entry, vanilla)
+        )
+        if ours != base or len(base) > 1:
+            differing.append(f"{key} {' / '.join(ours)} (vanilla: {' / '.join(base)})")
     return ", ".join(differing) or None
+
+
+def _values(entry: Entry, key: str) -> list[str]:
+    return sorted({str(getattr(run.record.settings, key)) for run in entry.runs})
 
 
 def measured_figures(times: Mapping[str, Times]) -> dict[str, float | None]:

@@ -113,6 +113,7 @@ def _import_task(
     runs: list[dict[str, Any]] = []
     prompts, documents = Fingerprint(), Fingerprint()
     execution, timing = ExecutionSum(), TimingSum()
+    dataset: Any = None
     file = samples_path(path, task)
     if file.exists():
         for sample in raw_samples(file):
@@ -124,6 +125,7 @@ def _import_task(
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{file.name}, document {sample['doc_id']}: {error}") from error
             lines.append(line)
+            dataset = sample.get("split") if dataset is None else dataset
             prompts.add(line.doc_id, sample.get("input"))
             documents.add(line.doc_id, sample.get("target"))
             if isinstance(report.get("run"), dict):
@@ -133,6 +135,7 @@ def _import_task(
     expected, directions = int(counts["effective"]), results.get("higher_is_better", {}).get(task, {})
     result = TaskResult(
         version=results.get("versions", {}).get(task),
+        dataset=dataset,
         expected=expected,
         available=int(counts["original"]),
         answered=len(lines) if logged else None,

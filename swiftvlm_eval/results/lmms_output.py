@@ -103,7 +103,8 @@ def sample_line(task: str, sample: Mapping[str, Any], metrics: Iterable[str]) ->
     return SampleLine(
         task=task,
         doc_id=int(sample["doc_id"]),
-        cluster_id=None if cluster is None else str(cluster),
+        # A task that formats a missing field writes the word.
+        cluster_id=None if cluster in (None, "", "None") else str(cluster),
         stratum=stratum,
         prediction=_text(sample.get("filtered_resps")),
         scores=scores,

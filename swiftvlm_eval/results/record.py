@@ -187,6 +187,8 @@ class TaskResult(_Frozen):
 
     Attributes:
         version: Version of the task as lmms-eval states it.
+        dataset: What the task says it loaded (key `split` of its samples: data set, filter, row counts); None if it is
+            silent.
         expected: Documents this run had to score (after limit and offset).
         available: Documents of the whole task.
         answered: Per-sample lines found; None without a per-sample file.
@@ -200,6 +202,7 @@ class TaskResult(_Frozen):
     """
 
     version: JsonValue
+    dataset: JsonValue
     expected: int
     available: int
     answered: int | None

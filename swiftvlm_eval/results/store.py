@@ -165,17 +165,19 @@ def load_records(
     """
     runs: list[StoredRun] = []
     problems: list[Problem] = []
-    for path in _candidates(paths):
+    imported: set[tuple[str, str]] = set()
+    # Records first: the lmms-eval output they were made from need not be read again.
+    for path in sorted(_candidates(paths), key=lambda path: not path.name.endswith(RECORD_ENDING)):
         try:
             if path.name.endswith(RECORD_ENDING):
-                runs.append(StoredRun(read_record(path, migrations), path))
-            elif RESULTS_NAME.fullmatch(path.name):
-                runs.append(StoredRun(import_run(path)[0], path))
-            else:
-                reason = (
-                    f"neither a run record (*{RECORD_ENDING}) nor an lmms-eval results file (<stamp>_results.json)"
-                )
+                record = read_record(path, migrations)
+                imported.add((record.origin.results_file, record.origin.results_sha256))
+                runs.append(StoredRun(record, path))
+            elif not RESULTS_NAME.fullmatch(path.name):
+                reason = f"neither a run record (*{RECORD_ENDING}) nor lmms-eval output (<stamp>_results.json)"
                 problems.append(Problem(path.name, reason))
+            elif (path.name, hashlib.sha256(path.read_bytes()).hexdigest()) not in imported:
+                runs.append(StoredRun(import_run(path)[0], path))
         except ValueError as error:
             problems.append(Problem(path.name, str(error)))
     runs.sort(key=lambda run: (run.record.record_id, run.record.origin.created or "", run.path.name))

@@ -204,3 +204,13 @@ def test_an_impossible_budget_is_refused_with_the_field(tmp_path: Path) -> None:
     lines = samples_of([1.0], "exact_match", description(budget=1.5))
     with pytest.raises(ValueError, match=r"(?s)20260102_030405_results.json.*budget"):
         import_run(write_run(tmp_path, {"gqa": ("exact_match", lines)}))
+
+
+def test_what_a_task_loaded_reaches_the_record(tmp_path: Path) -> None:
+    lines = samples_of([1.0, 0.0], "acc@0.5", description(), clusters=["None", "None"])
+    loaded = {"dataset": "RefCOCO", "objects": 3811, "expressions": 10834}
+    for line in lines:
+        line["split"] = loaded
+    record, _ = import_run(write_run(tmp_path, {"swiftvlm_refcoco_val": ("acc@0.5", lines)}))
+    assert record.tasks["swiftvlm_refcoco_val"].dataset == loaded
+    assert not record.tasks["swiftvlm_refcoco_val"].clustered
