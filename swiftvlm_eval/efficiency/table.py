@@ -21,8 +21,8 @@ def parse_shape(text: str) -> DecoderShape:
         raise ValueError(
             f"shape={text!r}: allowed is hidden,intermediate,layers,heads[,kv_heads], such as 4096,11008,32,32"
         )
-    numbers = [int(part) for part in parts]
-    return DecoderShape(*numbers[:4], num_kv_heads=numbers[-1] if len(numbers) == 5 else numbers[3])
+    hidden, intermediate, layers, heads, *kv_heads = (int(part) for part in parts)
+    return DecoderShape(hidden, intermediate, layers, heads, kv_heads[0] if kv_heads else heads)
 
 
 def shape_of(model: str | None, shape: str) -> tuple[DecoderShape, Mapping[str, Sequence[int]]]:
@@ -98,7 +98,12 @@ def _costs(
     try:
         plan = method.plan(visual_tokens, decoder.num_layers, share, layers)
     except BudgetError as error:
-        empty = {"rows_per_layer": None, "mean_visual_tokens": None, "tflops": None, "overhead_tflops": {}}
+        empty: dict[str, Any] = {
+            "rows_per_layer": None,
+            "mean_visual_tokens": None,
+            "tflops": None,
+            "overhead_tflops": {},
+        }
         return {**empty, "note": str(error)}
     overhead = method.overhead_flops(plan, decoder.hidden_size)
     attributed = method.attributed_plan(plan)

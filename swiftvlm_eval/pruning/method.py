@@ -261,12 +261,7 @@ class Signals:
         edit = RowEdit(self.states[kept], self.index[kept], self.positions[kept], carry)
         if appended is None:
             return edit
-        return RowEdit(
-            torch.cat([edit.states, appended]),
-            torch.cat([edit.index, edit.index.new_full((len(appended),), -1)]),
-            torch.cat([edit.positions, self.positions[-1:].expand(len(appended)) + 0.5]),
-            carry,
-        )
+        return edit.with_merged_rows(appended, self.positions[-1:].expand(len(appended)) + 0.5, carry)
 
     def keep_all(self, carry: Any = None) -> "RowEdit":
         """The edit that changes nothing."""
@@ -292,6 +287,15 @@ class RowEdit:
     positions: Tensor
     carry: Any = None
 
+    def with_merged_rows(self, states: Tensor, positions: Tensor, carry: Any) -> "RowEdit":
+        """This edit with further rows, [C, hidden_size] at positions [C], that stand for several tokens each."""
+        return RowEdit(
+            torch.cat([self.states, states]),
+            torch.cat([self.index, self.index.new_full((len(states),), -1)]),
+            torch.cat([self.positions, positions]),
+            carry,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class PruningMethod(ABC):
@@ -316,6 +320,7 @@ class PruningMethod(ABC):
     prepares: ClassVar[bool] = False
     resizes_images: ClassVar[bool] = False
     default_layers: ClassVar[tuple[int, ...]] = ()
+    counts_merged: ClassVar[tuple[bool, ...]] = ()
     presets: ClassVar[Mapping[float, Sequence[StageRows]]] = {}
     paper_presets: ClassVar[Mapping[float, Sequence[StageRows]]] = {}
 
@@ -376,6 +381,11 @@ class PruningMethod(ABC):
         return Plan(num_visual, num_layers, tuple(stages), adaptive=self.adaptive)
 
     @property
+    def merges_rows(self) -> bool:
+        """Whether merged rows enter the sequence; an option may switch them off."""
+        return True
+
+    @property
     def adaptive(self) -> bool:
         """Whether the executed count depends on the input."""
         return False
@@ -411,13 +421,14 @@ class PruningMethod(ABC):
             num_layers,
             budget,
             preset=self.preset_counts(num_visual, budget),
-            merged_for=self.merged_for,
+            merged_for=self.merged_rule(),
         )
 
     def family(self, budget: float) -> Family:
         """The schedule family that the budget solver searches: the line through the presets, or equal stages."""
         if self.presets:
-            return through_presets(self.presets)
+            family = through_presets(self.presets)
+            return family if self.merges_rows else lambda x: [(kept, 0.0) for kept, _ in family(x)]
         stages = len(self.layers_for(budget))
         return lambda x: ((x, 0.0),) * stages
 
@@ -426,12 +437,20 @@ class PruningMethod(ABC):
         return replace(self, schedule="paper")
 
     def explicit_counts(self, num_visual: int, num_stages: int) -> tuple[tuple[int, int], ...]:
-        """Reads the option `counts`."""
-        counts = self.counts or ()
-        if len(counts) != num_stages:
-            raise ValueError(f"counts={list(counts)}: {self.name} has {num_stages} stages, one count for each")
-        kept = [self.whole_count(count, num_visual, "counts") for count in counts]
-        return self.with_merged(num_visual, kept, [(0.0, 0.0)] * num_stages)
+        """Reads the option `counts`: what each stage keeps, followed by its merged rows where `counts_merged` says so.
+
+        Raises:
+            ValueError: too few or too many counts, or one outside 0..N.
+        """
+        counts, merges = self.counts or (), self.counts_merged or (False,) * num_stages
+        if len(counts) != num_stages + sum(merges):
+            names = [name for stage, both in enumerate(merges, 1) for name in (f"k{stage}", f"z{stage}")[: 1 + both]]
+            raise ValueError(f"counts={list(counts)}: {self.name} takes {len(names)}, {':'.join(names)}")
+        whole = iter([self.whole_count(count, num_visual, "counts") for count in counts])
+        kept_and_merged = [(next(whole), next(whole) if both else 0) for both in merges]
+        if not any(merges):
+            return self.with_merged(num_visual, [kept for kept, _ in kept_and_merged], [(0.0, 0.0)] * num_stages)
+        return tuple((kept, min(merged, num_visual - kept)) for kept, merged in kept_and_merged)
 
     @staticmethod
     def whole_count(value: float, num_visual: int, option: str) -> int:
@@ -467,15 +486,18 @@ class PruningMethod(ABC):
                 return self.with_merged(num_visual, [max(1, self.to_tokens(k * num_visual)) for k, _ in rows], rows)
         return None
 
-    merged_for: ClassVar[MergedRule | None] = None
-    """Merged rows of every stage, for a method where they follow from the kept ones."""
+    def merged_rule(self) -> MergedRule | None:
+        """Gives the merged rows of every stage, for a method where they follow from the kept ones."""
+        return None
 
     def with_merged(
         self, num_visual: int, kept: Sequence[int], rows: Sequence[StageRows]
     ) -> tuple[tuple[int, int], ...]:
         """(kept, merged) rows per stage; merged rows are shares of N unless they follow from the kept ones."""
-        if self.merged_for is not None:
-            return tuple(zip(kept, self.merged_for(num_visual, kept), strict=True))
+        if not self.merges_rows:
+            return tuple((count, 0) for count in kept)
+        if (rule := self.merged_rule()) is not None:
+            return tuple(zip(kept, rule(num_visual, kept), strict=True))
         return tuple((k, self.to_tokens(m * num_visual)) for k, (_, m) in zip(kept, rows, strict=True))
 
     @staticmethod

@@ -112,8 +112,8 @@ def test_scaled_boundaries_ascend(num_layers: int) -> None:
         ("fastv", {"layers": "2:5"}, "fastv has 1 stages"),
         ("swiftvlm", {"layers": "10:3:14"}, "strictly ascending"),
         ("fastv", {"counts": "700"}, "counts=700.*0 to 576"),
-        ("swiftvlm", {"counts": "240:32"}, "swiftvlm takes five"),
-        ("visionzip", {"counts": "192"}, "visionzip takes two"),
+        ("swiftvlm", {"counts": "240:32"}, "swiftvlm takes 5, k1:z1:k2:z2:k3"),
+        ("visionzip", {"counts": "192"}, "visionzip takes 2, k1:z1"),
         ("sparsevlm_v1", {}, "set scale= and bias="),
         ("fastv", {"schedule": "paper"}, "paper schedules for the shares"),
     ],
@@ -141,3 +141,9 @@ def test_one_token_and_small_prompts() -> None:
     assert make_method("fastv").plan(1, 32, 0.5 + 0.5).rows_per_layer == (1,) * 32
     with pytest.raises(BudgetError, match="feasible"):
         make_method("swiftvlm").plan(576, 32, 0.05)
+
+
+def test_without_merging_the_budget_is_spent_on_kept_tokens() -> None:
+    plan = make_method("swiftvlm", {"merge": False, "bypass": False}).plan(576, 32, 1 / 3)
+    assert all(stage.merged == 0 for stage in plan.stages)
+    assert abs(plan.mean_visual_tokens - 192) <= 0.5

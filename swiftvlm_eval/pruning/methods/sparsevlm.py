@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from swiftvlm_eval.pruning.budget import MergedRule
 from swiftvlm_eval.pruning.merging import recycle, recycled_rows
 from swiftvlm_eval.pruning.method import Plan, PositionRule, PruningMethod, RowEdit, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import ranking, rater_weights
@@ -43,7 +44,10 @@ class SparseVLM(PruningMethod):
         128 / 576: shares(303, 110, 36),
         192 / 576: shares(300, 200, 110),
     }
-    merged_for = staticmethod(recycled_rows)
+
+    def merged_rule(self) -> MergedRule:
+        """Recycled rows follow from what is pruned."""
+        return recycled_rows
 
     def prepare(self, signals: Signals) -> Any:
         """The raters, as weights of the question's rows."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from swiftvlm_eval.pruning.budget import MergedRule
 from swiftvlm_eval.pruning.merging import recycle, recycled_rows
 from swiftvlm_eval.pruning.method import BudgetError, PositionRule, PruningMethod, RowEdit, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import ranking, rater_weights
@@ -36,7 +37,6 @@ class SparseVLMv1(PruningMethod):
     scored_by: ClassVar[ScoreLayer] = "previous"
     prepares: ClassVar[bool] = True
     default_layers: ClassVar[tuple[int, ...]] = (3, 7, 16, 20)
-    merged_for = staticmethod(recycled_rows)
 
     scale: float | None = None
     bias: float = 0.0
@@ -66,6 +66,10 @@ class SparseVLMv1(PruningMethod):
         raise BudgetError(
             f"budget={budget:.4g}: {self.name} knows a scale for {known}; for others set scale= and bias="
         )
+
+    def merged_rule(self) -> MergedRule:
+        """Recycled rows follow from what is pruned."""
+        return recycled_rows
 
     def prepare(self, signals: Signals) -> Any:
         """The raters, as weights of the question's rows."""

@@ -18,7 +18,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from swiftvlm_eval.pruning.budget import Family
 from swiftvlm_eval.pruning.merging import AnchorRule, Groups, MergedPosition, choose_anchors, merge_by_anchors
 from swiftvlm_eval.pruning.method import Plan, PruningMethod, RowEdit, Scope, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import top_k
@@ -36,7 +35,7 @@ class Bypass:
 
 @dataclass(frozen=True, kw_only=True)
 class SwiftVLM(PruningMethod):
-    """SwiftVLM; `counts` are (k1, Z1, k2, Z2, k3).
+    """SwiftVLM; `counts=k1:z1:k2:z2:k3`, kept and merged rows.
 
     Attributes:
         scope: keys under the softmax: `visual` candidates, or `all` (candidates and text; merged rows excluded).
@@ -52,6 +51,7 @@ class SwiftVLM(PruningMethod):
     summary: ClassVar[str] = "three stages; dropped tokens bypass the layers in between and may return"
     scored_by: ClassVar[tuple[ScoreLayer, ...]] = ("previous", "next", "next")
     default_layers: ClassVar[tuple[int, ...]] = (3, 10, 14)
+    counts_merged: ClassVar[tuple[bool, ...]] = (True, True, False)
     presets: ClassVar = {
         64 / 576: ((16 / 576, 8 / 576), (12 / 576, 8 / 576), (4 / 576, 0.0)),
         128 / 576: ((144 / 576, 32 / 576), (72 / 576, 32 / 576), (40 / 576, 0.0)),
@@ -78,7 +78,9 @@ class SwiftVLM(PruningMethod):
             return edit
         waiting = torch.ones_like(index, dtype=torch.bool).index_fill(0, kept, False)
         rest = (~waiting).int().argsort(dim=0, stable=True)[: len(index) - len(kept)]
-        return self._bypass(signals, edit, states, index, positions, rest, scores[rest])
+        return self._bypass(
+            signals, edit, RowEdit(states[rest], index[rest], positions[rest]), scores[rest], positions
+        )
 
     def _candidates(self, signals: Signals) -> tuple[Tensor, Tensor, Tensor]:
         """All N tokens in original order, waiting ones aligned; the live rows where nothing waits."""
@@ -88,47 +90,26 @@ class SwiftVLM(PruningMethod):
         live = (signals.index < 0).int().argsort(dim=0, stable=True)
         sent = waiting.groups.merged
         active, merged = live[: len(live) - len(sent)], live[len(live) - len(sent) :]
-        states = torch.empty((signals.num_visual, signals.states.shape[1])).to(signals.states)
+        states = signals.states.new_empty((signals.num_visual, signals.states.shape[1]))
         states[signals.index[active]] = signals.states[active]
         moved = signals.states[merged] - sent
         states[waiting.index] = waiting.states + (moved[waiting.groups.members] if len(sent) else 0)
         return states, torch.arange(signals.num_visual, device=states.device), waiting.positions
 
-    def _bypass(
-        self,
-        signals: Signals,
-        edit: RowEdit,
-        states: Tensor,
-        index: Tensor,
-        positions: Tensor,
-        rest: Tensor,
-        scores: Tensor,
-    ) -> RowEdit:
+    def _bypass(self, signals: Signals, edit: RowEdit, rest: RowEdit, scores: Tensor, positions: Tensor) -> RowEdit:
         """Adds one merged row per group of the rest to the edit and lets the rest wait."""
-        count = min(signals.stage.merged, len(rest))
-        anchors = choose_anchors(len(rest), count, self.anchors, scores).to(rest.device)
-        groups = Groups(states[:0], positions[:0], rest)
+        count = min(signals.stage.merged, len(rest.index))
+        groups = Groups(rest.states[:0], rest.positions[:0], rest.index)
         if count:
-            groups = merge_by_anchors(states[rest], positions[rest], anchors, self.merged_position)
-        carry = Bypass(states[rest], index[rest], groups, positions) if self.bypass else None
-        return RowEdit(
-            torch.cat([edit.states, groups.merged]),
-            torch.cat([edit.index, index.new_full((count,), -1)]),
-            torch.cat([edit.positions, groups.positions]),
-            carry,
-        )
+            anchors = choose_anchors(len(rest.index), count, self.anchors, scores).to(rest.index.device)
+            groups = merge_by_anchors(rest.states, rest.positions, anchors, self.merged_position)
+        carry = Bypass(rest.states, rest.index, groups, positions) if self.bypass else None
+        return edit.with_merged_rows(groups.merged, groups.positions, carry)
 
-    def family(self, budget: float) -> Family:
-        """The line through the presets, without merged rows where merging is off."""
-        family = super().family(budget)
-        return family if self.merge else lambda x: [(kept, 0.0) for kept, _ in family(x)]
-
-    def explicit_counts(self, num_visual: int, num_stages: int) -> tuple[tuple[int, int], ...]:
-        """Reads `counts` as (k1, Z1, k2, Z2, k3)."""
-        if len(self.counts or ()) != 5:
-            raise ValueError(f"counts={list(self.counts or ())}: swiftvlm takes five, k1, Z1, k2, Z2, k3")
-        k1, z1, k2, z2, k3 = (self.whole_count(count, num_visual, "counts") for count in self.counts or ())
-        return ((k1, min(z1, num_visual - k1)), (k2, min(z2, num_visual - k2)), (k3, 0))
+    @property
+    def merges_rows(self) -> bool:
+        """The option `merge`."""
+        return self.merge
 
     def overhead_flops(self, plan: Plan, hidden_size: int) -> dict[str, float]:
         """The paper's F_o: merging at the first two stages, scoring at the two that look at all N tokens again."""

@@ -44,6 +44,7 @@ class VisionZip(PruningMethod):
     position_rule: ClassVar[PositionRule] = "compact"
     reads_vision: ClassVar[bool] = True
     default_layers: ClassVar[tuple[int, ...]] = (0,)
+    counts_merged: ClassVar[tuple[bool, ...]] = (True,)
     presets: ClassVar = {
         64 / 576: ((54 / 576, 10 / 576),),
         128 / 576: ((108 / 576, 20 / 576),),
@@ -53,13 +54,6 @@ class VisionZip(PruningMethod):
     def family(self, budget: float) -> Family:
         """30 contextual tokens in 192; none at the very top."""
         return lambda x: ((x - 30 / 192 * min(x, 1 - x), 30 / 192 * min(x, 1 - x)),)
-
-    def explicit_counts(self, num_visual: int, num_stages: int) -> tuple[tuple[int, int], ...]:
-        """Reads `counts` as (dominant, contextual)."""
-        if len(self.counts or ()) != 2:
-            raise ValueError(f"counts={list(self.counts or ())}: visionzip takes two, dominant and contextual")
-        dominant, contextual = (self.whole_count(count, num_visual, "counts") for count in self.counts or ())
-        return ((dominant, contextual),)
 
     def select(self, signals: Signals) -> RowEdit:
         """The visual rows of all images, each from its own tiles."""
