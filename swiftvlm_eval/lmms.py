@@ -185,10 +185,11 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
         """Not offered: the benchmarks of token pruning are single-turn."""
         raise NotImplementedError("swiftvlm models answer single-turn tasks; multi-round tasks are not supported")
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
         """Mean negative log-likelihood per token of each continuation, and whether it is the greedy one.
 
-        A loss, not a likelihood: lmms-eval's multiple-choice tasks take the smallest.
+        A loss, not a likelihood: lmms-eval's multiple-choice tasks take the smallest. The pair is the `text` of a
+        result, because lmms-eval 0.7.3 turns a bare pair into a string that its own scoring cannot read.
         """
         scored = []
         with self.session.bound(), torch.inference_mode():
@@ -306,7 +307,7 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
                 return ids[: position + 1]
         return ids
 
-    def _loglikelihood(self, request: Instance) -> tuple[float, bool]:
+    def _loglikelihood(self, request: Instance) -> GenerationResult:
         context, doc_to_target, doc_to_visual = request.args[:3]
         # a choice comes with its delimiter in front, a target without
         given = isinstance(doc_to_target, str)
@@ -325,7 +326,11 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
             )
             logits = torch.cat([logits, rest.logits], dim=1)
         loss = torch.nn.functional.cross_entropy(logits[0].float(), continuation[0])
-        return float(loss), bool((logits[0].argmax(dim=-1) == continuation[0]).all())
+        greedy = bool((logits[0].argmax(dim=-1) == continuation[0]).all())
+        trace = self.session.traces[0]
+        report = self._report(trace, request, None, None)
+        counts = PrunedTokenCounts(trace.num_text + trace.num_visual, len(ids), None, report)
+        return GenerationResult((float(loss), greedy), counts)
 
     # what a run leaves behind
 

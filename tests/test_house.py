@@ -84,7 +84,9 @@ def ours(*parts: str) -> list[str]:
 
 def test_the_reader_of_imports_sees_what_it_should() -> None:
     tree = ast.parse(
-        "from typing import TYPE_CHECKING\nimport a.b\nif TYPE_CHECKING:\n    import c\ndef f():\n    from d import e\n"
+        "from typing import TYPE_CHECKING\nimport a.b\n"
+        "if TYPE_CHECKING:\n    import c\n"
+        "def f():\n    from d import e\n"
     )
     kinds = {
         options: [

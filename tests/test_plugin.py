@@ -1,0 +1,129 @@
+"""What lmms-eval finds of us: models by name, tasks without --include_path, group names that mean our tasks."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import pytest
+from lmms_eval.models import MODEL_REGISTRY_V2
+from lmms_eval.tasks import TaskManager
+
+from swiftvlm_eval import plugin
+from swiftvlm_eval.pruning.methods import method_names
+
+GROUPS = {
+    "refcoco": "refcoco/_refcoco.yaml",
+    "refcoco+": "refcoco/_refcocoplus.yaml",
+    "refcocog": "refcoco/_refcocog.yaml",
+    "textvqa": "textvqa/_textvqa.yaml",
+}
+LEAFS = ("swiftvlm_refcoco_val", "swiftvlm_textvqa_noocr_val", "demo_refcoco", "demo", "paper")
+OUR_NAMES = [f"{method}_{family}" for family in ("llava", "llava_next") for method in method_names()]
+
+
+class OurModel:
+    """Stands for a model object of ours, as `simple_evaluate(model=...)` hands it on."""
+
+    prefers_swiftvlm_tasks = True
+
+
+@pytest.fixture(autouse=True, scope="module")
+def folders_are_read_once() -> Iterator[None]:
+    """Reading the stock folder takes seconds and does not depend on the model."""
+    with pytest.MonkeyPatch.context() as patch:
+        read = lru_cache(maxsize=None)(TaskManager(include_defaults=False)._get_task_and_group)
+        patch.setattr(TaskManager, "_get_task_and_group", lambda self, folder: read(folder))
+        yield
+
+
+def indexed(model: Any) -> dict[str, str]:
+    """Task or group -> YAML file, as lmms-eval has it for a model."""
+    manager = TaskManager(model_name=model)
+    return {name: str(entry["yaml_path"]) for name, entry in manager._task_index.items()}
+
+
+@pytest.mark.parametrize("name", OUR_NAMES)
+def test_every_name_resolves_to_a_class_of_ours(name: str) -> None:
+    resolved = MODEL_REGISTRY_V2.resolve(name)
+    assert resolved.model_type == "simple"
+    cls = MODEL_REGISTRY_V2.get_model_class(name)
+    method, _, family = name.rpartition("_llava")
+    assert cls.preset_method == method
+    assert cls.family == ("llava_next" if family else "llava15")
+    assert cls.__name__ in resolved.class_path and cls.is_simple
+
+
+def test_the_names_are_those_of_the_methods() -> None:
+    assert {"swiftvlm_llava", "vanilla_llava", "fastv_llava_next"} <= set(OUR_NAMES)
+    assert sorted(plugin.model_classes()) == sorted(OUR_NAMES)
+
+
+@pytest.mark.parametrize("model", ["swiftvlm_llava", "fastv_llava_next", OurModel()], ids=["name", "preset", "object"])
+def test_group_names_mean_our_tasks_for_our_models(model: Any) -> None:
+    found = indexed(model)
+    for group, path in GROUPS.items():
+        assert found[group] == str(plugin.TASK_FOLDER / path)
+    assert all(found[leaf].startswith(str(plugin.TASK_FOLDER)) for leaf in LEAFS)
+    assert "lmms_eval/tasks" in found["gqa"]
+
+
+@pytest.mark.parametrize("model", ["llava_hf", None, object()], ids=["llava_hf", "none", "object"])
+def test_other_models_keep_the_stock_meaning(model: Any) -> None:
+    found = indexed(model)
+    for group in GROUPS:
+        assert not found[group].startswith(str(plugin.TASK_FOLDER))
+    assert "lmms_eval/tasks/refcoco/" in found["refcoco"]
+    # leaf tasks are open to any model
+    assert all(found[leaf].startswith(str(plugin.TASK_FOLDER)) for leaf in LEAFS)
+
+
+def test_wrapping_twice_wraps_once() -> None:
+    wrapped = TaskManager.initialize_tasks
+    plugin.manifests()
+    assert TaskManager.initialize_tasks is wrapped
+
+
+def test_a_changed_task_manager_costs_the_tasks_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Changed:
+        def initialize_tasks(self) -> dict[str, Any]:
+            return {"stock": {}}
+
+    monkeypatch.setattr("lmms_eval.tasks.TaskManager", Changed)
+    stock = Changed.initialize_tasks
+    with caplog.at_level(logging.WARNING):
+        assert {manifest.model_id for manifest in plugin.manifests()} == set(OUR_NAMES)
+    assert f"--include_path {plugin.TASK_FOLDER}" in caplog.text
+    assert Changed.initialize_tasks is stock
+
+
+def test_an_unreadable_task_folder_leaves_the_stock_tasks(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing:
+        model_name = "swiftvlm_llava"
+
+        def initialize_tasks(self) -> dict[str, Any]:
+            return {"stock": {"type": "task"}}
+
+        def _get_task_and_group(self, folder: str) -> dict[str, Any]:
+            raise OSError(f"cannot read {folder}")
+
+    monkeypatch.setattr("lmms_eval.tasks.TaskManager", Failing)
+    plugin.manifests()
+    with caplog.at_level(logging.WARNING):
+        assert Failing().initialize_tasks() == {"stock": {"type": "task"}}
+    assert "--include_path" in caplog.text
+
+
+def test_the_plugin_costs_no_torch() -> None:
+    """lmms-eval drops every plugin after one that fails to import: ours must need next to nothing."""
+    code = (
+        "import sys, swiftvlm_eval.plugin as p; p.model_classes(); print({'torch', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
