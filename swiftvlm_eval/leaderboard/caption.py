@@ -31,7 +31,8 @@ def board_slug(record: RunRecord, full: bool) -> str:
     if full:
         parts += [model.revision, settings.dtype, settings.image_mode, settings.gen_kwargs]
     if settings.limit is not None or settings.offset:
-        parts.append(f"limited-{settings.limit or 'all'}-from-{settings.offset}")
+        limit = "all" if settings.limit is None else f"{settings.limit:g}"
+        parts.append(f"limited-{limit}-from-{settings.offset}")
     cleaned = (re.sub(r"[^a-z0-9.]+", "-", str(part).lower()).strip("-.") for part in parts if part is not None)
     return "-".join(part for part in cleaned if part) or "model"
 

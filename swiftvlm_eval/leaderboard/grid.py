@@ -1,5 +1,6 @@
 """Tables before they have a format: what Markdown, HTML and the terminal all print."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,7 +46,7 @@ def headings(board: Board, *tables: TableName) -> list[Heading]:
 
 def figures(board: Board, row: Row, *tables: TableName) -> list[Figure]:
     """Returns the figures of a row, in the order of `headings`."""
-    columns = [_column_figure(row, column) for column in _columns(board, *tables)]
+    columns = [_column_figure(row, column, _places(board, column)) for column in _columns(board, *tables)]
     if "cost" not in tables:
         return columns
     scores = [_score(row.cells.get(benchmark.key), benchmark.digits) for benchmark in board.benchmarks]
@@ -62,10 +63,18 @@ def _columns(board: Board, *tables: TableName) -> list[Column]:
     ]
 
 
-def _column_figure(row: Row, column: Column) -> Figure:
+def _places(board: Board, column: Column) -> int:
+    """Returns the decimals of a column: the declared ones, or more where a tiny model would show as zero."""
+    values = [abs(value) for row in board.rows if (value := row.figures.get(column.attribute))]
+    return (
+        max(column.digits, 2 - math.floor(math.log10(min(values)))) if values and min(values) < 0.1 else column.digits
+    )
+
+
+def _column_figure(row: Row, column: Column, places: int) -> Figure:
     value = row.figures.get(column.attribute)
     low, high = (row.figures.get(name) for name in column.between or ("", ""))
-    return Figure((f"{number(value, column.digits)} {interval(low, high, column.digits)}".strip(),), value)
+    return Figure((f"{number(value, places)} {interval(low, high, places)}".strip(),), value)
 
 
 def _score(cell: Cell | None, digits: int) -> Figure:
@@ -93,6 +102,6 @@ def summary(board: Board) -> tuple[list[str], list[list[str]]]:
         cells = figures(board, row, "cost")[:scores]
         budget = MISSING if row.budget is None else f"{number(100 * row.budget, 1)} %"
         texts = [f"{cell.lines[0].partition(' [')[0]}{marks[cell.mark]}" for cell in cells]
-        costs = [number(row.figures.get(column.attribute), column.digits) for column in columns]
+        costs = [number(row.figures.get(column.attribute), _places(board, column)) for column in columns]
         body.append([budget, row.label, *texts, *costs])
     return header, body

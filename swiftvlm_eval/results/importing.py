@@ -195,7 +195,7 @@ def _failed(lines: Sequence[SampleLine], expected: int, metrics: Mapping[str, ob
 def _status(settings: Settings, tasks: Mapping[str, TaskResult]) -> tuple[Status, list[str]]:
     limited, broken, unlogged = [], [], []
     if settings.limit is not None or settings.offset:
-        limited.append(f"limit {settings.limit}, offset {settings.offset}")
+        limited.append(f"limit {_plain(settings.limit)}, offset {settings.offset}")
     for name, task in tasks.items():
         if task.answered is None:
             unlogged.append(f"{name}: no per-sample file (--log_samples), so no method, settings or times")
@@ -205,6 +205,10 @@ def _status(settings: Settings, tasks: Mapping[str, TaskResult]) -> tuple[Status
             broken.append(f"{name}: no metric")
     status: Status = "partial" if broken else "limited" if limited else "unverified" if unlogged else "complete"
     return status, [*limited, *broken, *unlogged]
+
+
+def _plain(limit: float | None) -> str:
+    return "none" if limit is None else f"{limit:g}"
 
 
 def _agreeing(runs: Sequence[dict[str, Any]], file_name: str) -> dict[str, Any]:
