@@ -161,6 +161,46 @@ def demo_command(
     raise typer.Exit(1 if refused else 0)
 
 
+def check_command(
+    model: Annotated[str, typer.Option(help="Hub id or folder of a LLaVA checkpoint, or `demo`.")],
+    tasks: Annotated[str, typer.Option(help="Comma-separated lmms-eval tasks or groups.")] = "refcoco,textvqa",
+    samples: Annotated[int, typer.Option(min=2, help="Documents per task; 200 settle the box frame.")] = 200,
+    out: Annotated[Path, typer.Option(help="Folder for the pilot's output.")] = Path("check"),
+    revision: Annotated[str | None, typer.Option(help="Hub revision of the checkpoint.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float16, bfloat16 or float32.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+) -> None:
+    """Run a small unpruned pilot and tell whether the protocol is intact before the long runs begin.
+
+    Gates: empty and unparsable answers, boxes as fractions, the right box frame ahead of the other, scores in the
+    range of published runs. Exit status 1 if one fails.
+
+    Example: swiftvlm-eval check --model llava-hf/llava-1.5-7b-hf --samples 200
+    """
+    from swiftvlm_eval.health import check_samples, read_samples
+
+    try:
+        run_sweep(model, out, "vanilla", "1", tasks, limit=samples, revision=revision, dtype=dtype, device=device)
+        from transformers import AutoConfig
+
+        from swiftvlm_eval.demo import checkpoint_path
+        from swiftvlm_eval.llava.checkpoint import FAMILIES
+
+        source = str(checkpoint_path()) if model == "demo" else model
+        family = FAMILIES[AutoConfig.from_pretrained(source, revision=revision).model_type]
+        gates = check_samples(family, read_samples(out / "lmms_eval"), published=model != "demo")
+    except (ValueError, RuntimeError, TypeError, KeyError) as error:
+        fail(error)
+    table = Table("task", "gate", "verdict", "seen", "what to do", box=SIMPLE)
+    colours = {"pass": "green", "warn": "yellow", "fail": "red"}
+    for gate in gates:
+        advice = "" if gate.verdict == "pass" else escape(gate.advice)
+        verdict = f"[{colours[gate.verdict]}]{gate.verdict}[/]"
+        table.add_row(escape(gate.task), escape(gate.what), verdict, escape(gate.seen), advice)
+    console.print(table)
+    raise typer.Exit(1 if any(gate.verdict == "fail" for gate in gates) else 0)
+
+
 def methods_command() -> None:
     """List the pruning methods with their sources and options."""
     from dataclasses import fields
@@ -335,6 +375,7 @@ def add_commands(app: typer.Typer) -> None:
     """Adds this module's commands to the command line."""
     app.command("sweep")(sweep_command)
     app.command("demo")(demo_command)
+    app.command("check")(check_command)
     app.command("methods")(methods_command)
     app.command("flops")(flops_command)
     app.command("latency")(latency_command)

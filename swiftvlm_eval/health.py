@@ -1,0 +1,132 @@
+"""A pilot of the unpruned model: is the protocol intact (image path, prompt, box frame) before hours of runs begin?"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from scipy.stats import bootstrap
+
+Verdict = Literal["pass", "warn", "fail"]
+Sample = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One checked property.
+
+    Attributes:
+        task: lmms-eval task.
+        what: the property.
+        verdict: pass, warn (cannot be told, or unusual) or fail.
+        seen: what was measured.
+        advice: what to do unless it passed.
+    """
+
+    task: str
+    what: str
+    verdict: Verdict
+    seen: str
+    advice: str = ""
+
+
+def expectations() -> dict[str, Any]:
+    """The shipped gates; see `health.yaml`."""
+    loaded: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("health.yaml").read_text(encoding="utf-8"))
+    return loaded
+
+
+def read_samples(folder: Path) -> dict[str, list[Sample]]:
+    """Per-sample lines of an lmms-eval output folder, by task."""
+    found: dict[str, list[Sample]] = {}
+    for path in sorted(folder.rglob("*_samples_*.jsonl")):
+        task = path.stem.split("_samples_", 1)[1]
+        found[task] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return found
+
+
+def mean(values: Iterable[float]) -> float:
+    """Arithmetic mean; 0 of nothing."""
+    numbers = list(values)
+    return sum(numbers) / len(numbers) if numbers else 0.0
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % bootstrap interval of a mean; the whole range of scores if there is too little to tell."""
+    if len(values) < 2 or min(values) == max(values):
+        return (values[0], values[0]) if len(values) > 30 else (0.0, 1.0)
+    found = bootstrap((values,), mean, vectorized=False, n_resamples=999, method="percentile", rng=0)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def check_grounding(task: str, samples: Sequence[Sample], gates: Mapping[str, float]) -> list[Gate]:
+    """Gates of a task with boxes: parsing, scale, frame."""
+    unparsable = mean(sample["unparsable"] for sample in samples)
+    parsed = [sample["parsed"] for sample in samples if not sample["unparsable"]]
+    fractions = mean(entry["scale"] == "fraction" for entry in parsed)
+    main, other = (mean(sample[key] for sample in samples) for key in ("acc@0.5", "acc@0.5_alt"))
+    prompt = "check the prompt (system sentence, one image placeholder) and that the checkpoint is unpruned"
+    found = [
+        Gate(
+            task,
+            f"answers without a box at most {gates['unparsable_max']:.0%}",
+            "pass" if unparsable <= gates["unparsable_max"] else "fail",
+            f"{unparsable:.1%}",
+            prompt,
+        ),
+        Gate(
+            task,
+            f"boxes as fractions at least {gates['fraction_scale_min']:.0%}",
+            "pass" if parsed and fractions >= gates["fraction_scale_min"] else "fail",
+            f"{fractions:.1%} of {len(parsed)}",
+            prompt,
+        ),
+    ]
+    if main - other >= gates["frame_margin"]:
+        verdict: Verdict = "pass"
+    else:
+        verdict = "fail" if other - main >= gates["frame_margin"] else "warn"
+    advice = "more samples tell; if the other frame stays ahead, the task's frame or the image padding is wrong"
+    found.append(Gate(task, "main box frame ahead of the other", verdict, f"{main:.1%} against {other:.1%}", advice))
+    return found
+
+
+def check_window(task: str, samples: Sequence[Sample], window: Mapping[str, Any] | None) -> Gate:
+    """The score against the range of published runs, given the pilot's sampling error."""
+    if window is None:
+        return Gate(
+            task, "score as published", "warn", "no published range for this model and task", "compare by hand"
+        )
+    scores = [float(sample[window["metric"]]) for sample in samples]
+    low, high = interval(scores)
+    inside = low <= window["high"] and high >= window["low"]
+    return Gate(
+        task,
+        f"{window['metric']} within {window['low']:.1%} to {window['high']:.1%}",
+        "pass" if inside else "fail",
+        f"{mean(scores):.1%} [{low:.1%}, {high:.1%}], n = {len(scores)}",
+        "low grounding: image padding; low TextVQA: image path or prompt; near 58 % on TextVQA: OCR tokens leaked in",
+    )
+
+
+def check_samples(family: str, samples: Mapping[str, Sequence[Sample]], published: bool = True) -> list[Gate]:
+    """All gates of a pilot.
+
+    Args:
+        family: `llava15` or `llava_next`.
+        samples: per-sample lines by task.
+        published: whether the checkpoint is one for which published ranges hold.
+    """
+    gates = expectations()
+    windows = gates["windows"].get(family, {}) if published else {}
+    found: list[Gate] = []
+    for task, lines in samples.items():
+        empty = mean(not str(line["filtered_resps"]).strip() for line in lines)
+        verdict: Verdict = "pass" if empty <= 0.01 else "fail"
+        found.append(Gate(task, "empty answers at most 1%", verdict, f"{empty:.1%}", "check dtype and the end token"))
+        if lines and "acc@0.5_alt" in lines[0]:
+            found += check_grounding(task, lines, gates["grounding"])
+        found.append(check_window(task, lines, windows.get(task)))
+    return found
