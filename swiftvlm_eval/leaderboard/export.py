@@ -9,6 +9,7 @@ import pandas as pd
 
 from swiftvlm_eval.leaderboard.board import Board, Row
 from swiftvlm_eval.leaderboard.columns import column_table
+from swiftvlm_eval.leaderboard.text import spreadsheet
 from swiftvlm_eval.results.store import Problem
 
 _CELL_FIELDS = ("score", "stderr", "documents", "relative", "low", "high", "mark", "p_best")
@@ -24,7 +25,7 @@ def board_csv(board: Board) -> str:
 def _flat(board: Board, section: str, row: Row) -> dict[str, Any]:
     flat: dict[str, Any] = {
         "section": section,
-        "method": _inert(row.label),
+        "method": spreadsheet(row.label),
         "budget": row.budget,
         "options": json.dumps(row.options, sort_keys=True),
     }
@@ -35,14 +36,9 @@ def _flat(board: Board, section: str, row: Row) -> dict[str, Any]:
         cell = row.means.get(group)
         flat.update({f"{group} {name}": getattr(cell, name, None) for name in ("relative", "low", "high", "mark")})
     flat.update({name: row.figures.get(name) for name in column_table().attributes})
-    flat["files"] = "; ".join(_inert(name) for name in row.files)
-    flat["notes"] = "; ".join(row.notes)
+    flat["files"] = "; ".join(spreadsheet(name) for name in row.files)
+    flat["notes"] = spreadsheet("; ".join(row.notes))
     return flat
-
-
-def _inert(text: str) -> str:
-    """Keeps a spreadsheet from running a name that starts like a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
 def board_json(board: Board) -> str:

@@ -1,6 +1,5 @@
 """How figures and names are written: digits, missing values, and what may not reach Markdown unescaped."""
 
-import html
 import re
 
 MISSING = "-"
@@ -26,6 +25,6 @@ def markdown(text: str) -> str:
     return _MARKDOWN_SPECIAL.sub(r"\\\1", single).replace(r"\<", "&lt;").replace(r"\>", "&gt;")
 
 
-def attribute(text: str) -> str:
-    """Escapes text for an HTML attribute."""
-    return html.escape(text, quote=True)
+def spreadsheet(text: str) -> str:
+    """Keeps a spreadsheet from running text that starts like a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text

@@ -12,7 +12,7 @@ from scipy import stats
 
 from swiftvlm_eval.leaderboard.board import Board, Cell, Row
 from swiftvlm_eval.leaderboard.markdown import table
-from swiftvlm_eval.leaderboard.text import MISSING, interval, markdown, number
+from swiftvlm_eval.leaderboard.text import MISSING, interval, markdown, number, spreadsheet
 
 PAGE = "published-vs-ours.md"
 TITLE = "Published numbers and ours"
@@ -131,5 +131,6 @@ def _cell(comparison: Comparison | None, digits: int) -> str:
 
 def versus_csv(comparisons: Sequence[Comparison]) -> str:
     """Returns one line a published score."""
-    text: str = pd.DataFrame(comparisons).to_csv(index=False, float_format="%.10g", lineterminator="\n")
+    inert = [replace(each, method=spreadsheet(each.method)) for each in comparisons]
+    text: str = pd.DataFrame(inert).to_csv(index=False, float_format="%.10g", lineterminator="\n")
     return text

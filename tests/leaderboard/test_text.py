@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swiftvlm_eval.leaderboard.text import interval, markdown, number
+from swiftvlm_eval.leaderboard.text import interval, markdown, number, spreadsheet
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,9 @@ def test_no_text_breaks_out_of_a_table_cell(text: str) -> None:
     assert "\n" not in escaped and "\r" not in escaped
     assert "<" not in escaped and ">" not in escaped
     assert not re.search(r"(?<!\\)(?:\\\\)*[|*_`\[\]~]", escaped.replace("\\\\", ""))
+
+
+@pytest.mark.parametrize("sign", "=+-@")
+def test_no_text_is_a_formula(sign: str) -> None:
+    assert spreadsheet(f"{sign}1") == f"'{sign}1"
+    assert spreadsheet(f"a{sign}1") == f"a{sign}1"

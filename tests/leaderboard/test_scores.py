@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from swiftvlm_eval.leaderboard.board import Cell
+from swiftvlm_eval.leaderboard.scores import ColumnScores, Resampling, column_p_values, marked, mean_p_values
+from swiftvlm_eval.results import shipped_benchmarks, statistics
+from swiftvlm_eval.results.units import Units
+
+COLUMNS = shipped_benchmarks().benchmarks
+Floats = NDArray[np.float64]
+
+
+def units(values: Floats, ids: list[str], clustered: bool = True) -> Units:
+    return Units(np.array(ids), values, np.full(values.size, values.mean()), binary=not clustered, clustered=clustered)
+
+
+def column(key: str, scores: dict[str, Floats], ids: list[str], clustered: bool = True) -> ColumnScores:
+    cells = {name: Cell(score=float(values.sum()) * 100) for name, values in scores.items()}
+    return ColumnScores(
+        COLUMNS[key], cells, {name: units(values, ids, clustered) for name, values in scores.items()}, "vanilla"
+    )
+
+
+@pytest.fixture
+def shared() -> tuple[dict[str, Floats], list[str]]:
+    rng = np.random.default_rng(5)
+    vanilla = rng.integers(1, 5, 40) / 160
+    scores = {"vanilla": vanilla, **{name: vanilla * rng.random(40) for name in "abc"}}
+    return scores, [f"image {index:03d}" for index in range(40)]
+
+
+@pytest.mark.parametrize("batch", [100, 4_000_000])
+def test_columns_on_the_same_images_draw_the_same_images(
+    shared: tuple[dict[str, Floats], list[str]], monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr(statistics, "_BATCH_NUMBERS", batch)
+    scores, ids = shared
+    fewer = {name: scores[name] for name in ("vanilla", "a")}
+    drawn = Resampling([column("refcoco", scores, ids), column("refcoco+", fewer, ids)], resamples=200)
+    one, other = drawn.draws("refcoco", "a"), drawn.draws("refcoco+", "a")
+    assert one is not None and other is not None
+    assert np.allclose(one, other, rtol=1e-12)
+    both = drawn.mean_draws(["refcoco", "refcoco+"], "a")
+    assert both is not None and np.allclose(both, one)
+    assert drawn.mean_draws(["refcoco", "refcoco+"], "b") is None
+
+
+def test_columns_on_other_images_are_drawn_independently(shared: tuple[dict[str, Floats], list[str]]) -> None:
+    scores, ids = shared
+    drawn = Resampling([column("refcoco", scores, ids), column("gqa", scores, ids)], resamples=2000)
+    one, other = drawn.draws("refcoco", "a"), drawn.draws("gqa", "a")
+    both = drawn.mean_draws(["refcoco", "gqa"], "a")
+    assert one is not None and other is not None and both is not None
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.08
+    assert both.std() == pytest.approx(one.std() / np.sqrt(2), rel=0.08)
+
+
+def test_images_of_one_column_only_count_as_nothing_in_the_other(shared: tuple[dict[str, Floats], list[str]]) -> None:
+    scores, ids = shared
+    half = {name: values[:20] for name, values in scores.items()}
+    drawn = Resampling([column("refcoco", scores, ids), column("refcocog", half, ids[:20])], resamples=2000)
+    joint = drawn.draws("refcocog", "a")
+    alone = Resampling([column("refcocog", half, ids[:20])], resamples=2000).draws("refcocog", "a")
+    assert joint is not None and alone is not None
+    assert joint.mean() == pytest.approx(alone.mean(), rel=0.02)
+    assert joint.std() == pytest.approx(alone.std(), rel=0.15)
+
+
+def test_other_units_than_vanillas_have_no_interval(shared: tuple[dict[str, Floats], list[str]]) -> None:
+    scores, ids = shared
+    made = column("refcoco", scores, ids)
+    foreign = {**made.units, "b": units(scores["b"][1:], ids[1:])}
+    drawn = Resampling([ColumnScores(made.benchmark, made.cells, foreign, "vanilla")], resamples=50)
+    assert drawn.draws("refcoco", "b") is None
+    assert drawn.draws("refcoco", "a") is not None
+
+
+def test_marks_follow_holm_by_hand() -> None:
+    cells = {name: Cell(score=score) for name, score in (("a", 70.0), ("b", 69.0), ("c", 66.0), ("d", 50.0))}
+    # Sorted: d .001 x 3, c .03 x 2 = .06, b .4: only d differs, although c alone would.
+    made = marked(cells, {("a", "b"): 0.4, ("a", "c"): 0.03, ("a", "d"): 0.001})
+    assert {name: cell.mark for name, cell in made.items()} == {"a": "best", "b": "tied", "c": "tied", "d": ""}
+    assert made["c"].p_best == pytest.approx(0.06)
+    assert made["d"].p_best == pytest.approx(0.003)
+
+
+def test_a_lone_row_is_not_the_best_and_an_untested_row_is_not_tied() -> None:
+    assert marked({"a": Cell(score=1.0)}, {})["a"].mark == ""
+    made = marked({"a": Cell(score=2.0), "b": Cell(score=1.0), "c": Cell()}, {})
+    assert [made[name].mark for name in "abc"] == ["best", "", ""]
+
+
+def test_equal_scores_are_both_best() -> None:
+    made = marked({"a": Cell(score=2.0), "b": Cell(score=2.0), "c": Cell(score=1.0)}, {})
+    assert [made[name].mark for name in "abc"] == ["best", "best", ""]
+
+
+def test_p_values_are_those_of_the_best_against_each_other(shared: tuple[dict[str, Floats], list[str]]) -> None:
+    scores, ids = shared
+    made = column("refcoco", {**scores, "best": scores["vanilla"] * 0.99}, ids)
+    p_values = column_p_values(made, ["a", "b", "best"])
+    assert set(p_values) == {("best", "a"), ("best", "b")}
+    assert all(value < 0.001 for value in p_values.values())
+    assert column_p_values(made, ["a"]) == {}
+
+
+def test_group_means_are_tested_on_joint_draws(shared: tuple[dict[str, Floats], list[str]]) -> None:
+    scores, ids = shared
+    close = {**scores, "best": scores["vanilla"] * 0.99, "twin": scores["vanilla"] * 0.99}
+    drawn = Resampling([column("refcoco", close, ids)])
+    means = {name: Cell(relative=100 * close[name].sum() / close["vanilla"].sum()) for name in ("a", "best", "twin")}
+    p_values = mean_p_values(means, ["refcoco"], drawn)
+    assert p_values["best", "a"] < 0.01
+    assert p_values["best", "twin"] == 1.0
