@@ -22,17 +22,20 @@ class Journal:
             self._read()
 
     def _read(self) -> None:
-        lines = self.path.read_text(encoding="utf-8").splitlines()
+        content = self.path.read_bytes().decode(errors="replace")  # a crash may leave any bytes
         sound = []
-        for line in lines:
+        for line in content.split("\n"):
             try:
                 entry = json.loads(line)
-                self._answers[entry["key"]] = (entry["text"], entry["counts"])
-                sound.append(line)
+                key, text, counts = entry["key"], entry["text"], entry["counts"]
             except (json.JSONDecodeError, KeyError, TypeError):
                 continue
-        if len(sound) != len(lines) or not self.path.read_text(encoding="utf-8").endswith("\n"):
-            self.path.write_text("".join(f"{line}\n" for line in sound), encoding="utf-8")
+            if isinstance(key, str) and isinstance(text, str) and isinstance(counts, dict):
+                self._answers[key] = (text, counts)
+                sound.append(line)
+        kept = "".join(f"{line}\n" for line in sound)
+        if kept != content:
+            self.path.write_text(kept, encoding="utf-8")
 
     def __len__(self) -> int:
         """Answers at hand."""

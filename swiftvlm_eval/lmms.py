@@ -109,7 +109,7 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
         image_mode: Any = "pad",
         system_prompt: str = SYSTEM_PROMPT,
         device_map: str | None = None,
-        seed: int = 0,
+        seed: int | str = 0,
         max_batch_size: int | str | None = None,
         rev: str | None = None,
         checkpoint: Checkpoint | None = None,
@@ -118,8 +118,8 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
         super().__init__()
         self.method = make_method(method or self.preset_method, options)
         self.budget = parse_budget(budget)
-        self.batch_size_per_gpu = self._whole_number("batch_size", batch_size)
-        self.seed = int(seed)
+        self.batch_size_per_gpu = self._whole_number("batch_size", batch_size, 1)
+        self.seed = self._whole_number("seed", seed, 0)
         self.system_prompt = system_prompt
         self.accelerator = Accelerator(cpu=device == "cpu")
         self.checkpoint = checkpoint or load_checkpoint(
@@ -145,9 +145,9 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
         )
 
     @staticmethod
-    def _whole_number(option: str, value: int | str) -> int:
-        if not str(value).isdigit() or int(value) < 1:
-            raise ValueError(f"{option}={value!r}: allowed are whole numbers from 1")
+    def _whole_number(option: str, value: int | str, least: int) -> int:
+        if not str(value).isdecimal() or int(value) < least:
+            raise ValueError(f"{option}={value!r}: allowed are whole numbers from {least}")
         return int(value)
 
     def _own_device(self, device: str) -> str:
@@ -246,12 +246,12 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
 
     def _answer(self, batch: Sequence[Instance]) -> list[GenerationResult]:
         with self._naming(batch):
-            stored = [self.journal.find(request) if self.journal else None for request in batch]
+            stored = [None if self.journal is None else self.journal.find(request) for request in batch]
             if all(stored):
                 return [self._result(*answer) for answer in stored if answer]
             results = self._generate(batch)
             for request, result in zip(batch, results, strict=True):
-                if self.journal:
+                if self.journal is not None:
                     self.journal.add(request, result.text, result.token_counts.to_dict())
             return results
 

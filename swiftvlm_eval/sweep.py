@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from swiftvlm_eval.journal import Journal
-from swiftvlm_eval.pruning.budget import BudgetError, parse_budget
+from swiftvlm_eval.provenance import commit, package_versions
+from swiftvlm_eval.pruning.budget import parse_budget
 from swiftvlm_eval.pruning.methods import make_method, method_names
 
 
@@ -135,7 +136,7 @@ class Sweep:
         for configuration in grid:
             try:
                 self._check(configuration)
-            except BudgetError as error:
+            except ValueError as error:
                 yield Outcome(configuration, "refused", reason=str(error))
                 continue
             done = sorted(self._record_folder(configuration).glob("*.record.json"))
@@ -145,7 +146,7 @@ class Sweep:
                 yield Outcome(configuration, "done", self._run_one(configuration))
 
     def _check(self, configuration: Configuration) -> None:
-        """Refuses a budget that LLaVA-1.5's fixed number of visual tokens makes impossible, before any work."""
+        """Refuses, before any work, a budget or layers that the model's depth and number of visual tokens forbid."""
         adapter = self.checkpoint.adapter
         method = make_method(configuration.method, configuration.options)
         layers = adapter.pruning_layers(method.name)
@@ -175,7 +176,7 @@ class Sweep:
         from swiftvlm_eval.results import import_run, write_record
 
         identity = self._identity(configuration)
-        journal = Journal(self.out / "partial" / f"{identity}.jsonl")
+        journal = Journal(self.out / "partial" / f"{identity}-{_code()}.jsonl")
         model = self.model_class(
             checkpoint=self.checkpoint,
             method=configuration.method,
@@ -190,6 +191,8 @@ class Sweep:
         record, samples = import_run(results_file)
         path = write_record(record, samples, self._record_folder(configuration))
         journal.close()
+        for left_by_other_code in journal.path.parent.glob(f"{identity}-*.jsonl"):
+            left_by_other_code.unlink()
         return path
 
     def _evaluate(self, model: Any, configuration: Configuration, folder: Path) -> Path:
@@ -242,3 +245,9 @@ class Sweep:
         if not found:
             raise RuntimeError(f"{configuration.label}: lmms-eval wrote no results file")
         return found[-1]
+
+
+def _code() -> str:
+    """Names the code that answers: one record never mixes answers of two commits or library versions."""
+    facts = json.dumps([commit(), package_versions()], sort_keys=True)
+    return hashlib.sha256(facts.encode()).hexdigest()[:8]

@@ -1,0 +1,89 @@
+"""Model arguments as lmms-eval passes them: names, defaults, errors."""
+
+from typing import Any
+
+import pytest
+from lmms.tiny_runs import checkpoint, make_model
+from lmms_eval.models import MODEL_REGISTRY_V2
+from loguru import logger
+
+from swiftvlm_eval import lmms
+from swiftvlm_eval.lmms import SwiftvlmLlava, SwiftvlmLlavaNext
+
+
+@pytest.fixture
+def log() -> Any:
+    lines: list[str] = []
+    sink = logger.add(lambda message: lines.append(str(message)), level="INFO", format="{message}")
+    yield lines
+    logger.remove(sink)
+
+
+@pytest.mark.parametrize(("name", "method"), [("swiftvlm_llava", "swiftvlm"), ("fastv_llava", "fastv")])
+def test_a_name_presets_the_method_and_a_third_is_the_default(name: str, method: str, log: list[str]) -> None:
+    model = MODEL_REGISTRY_V2.get_model_class(name)(checkpoint=checkpoint(), device="cpu")
+    assert (model.method.name, model.budget) == (method, pytest.approx(1 / 3))
+    assert model.description["budget"] == pytest.approx(1 / 3)
+    (line,) = [line for line in log if "budget" in line]
+    assert f"method {type(model.method).__name__}(" in line and "budget 0.3333" in line and "tiny" in line
+
+
+def test_method_wins_over_the_name() -> None:
+    preset = MODEL_REGISTRY_V2.get_model_class("fastv_llava")
+    assert issubclass(preset, SwiftvlmLlava) and preset.__name__ == "SwiftvlmLlava__fastv"
+    model = preset(checkpoint=checkpoint(), method="random", device="cpu")
+    assert model.method.name == "random"
+
+
+def test_options_reach_the_method_as_typed_on_the_command_line() -> None:
+    model = make_model("fastv", budget="192", layers="3", scope="visual", batch_size="2")
+    assert (model.method.layers, model.method.scope) == ((3,), "visual")
+    assert (model.budget, model.batch_size) == (pytest.approx(1 / 3), 2)
+    assert model.description["options"] == {"layers": (3,), "counts": None, "scope": "visual"}
+
+
+def test_vanilla_has_no_budget_but_the_whole() -> None:
+    assert make_model("vanilla").description["budget"] == 1.0
+
+
+def test_other_arguments_of_lmms_eval_are_taken() -> None:
+    assert make_model("vanilla", max_batch_size="8", rev="abc").batch_size == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "fastvv"}, r"method='fastvv': unknown; allowed are .*swiftvlm.*Did you mean 'fastv'"),
+        ({"method": "fastv", "colour": "red"}, r"option colour='red': fastv has no such option; allowed are .*scope"),
+        ({"method": "fastv", "scope": "some"}, r"option scope='some' of fastv: .*'all' or 'visual'"),
+        ({"budget": "0"}, r"budget='0': allowed is a share .*or a count in \(1, 576\]"),
+        ({"budget": 577}, r"budget=577: allowed is a share"),
+        ({"budget": "many"}, r"budget='many': allowed is a share"),
+        ({"batch_size": "0"}, r"batch_size='0': allowed are whole numbers from 1"),
+        ({"batch_size": "auto"}, r"batch_size='auto': allowed are whole numbers from 1"),
+        ({"batch_size": "²"}, r"batch_size='²': allowed are whole numbers from 1"),
+        ({"seed": "x"}, r"seed='x': allowed are whole numbers from 0"),
+        ({"seed": -1}, r"seed=-1: allowed are whole numbers from 0"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_model(**arguments)
+
+
+def test_bad_arguments_are_found_before_a_checkpoint_is_loaded() -> None:
+    for arguments, field in (({"method": "x"}, "method"), ({"budget": 0}, "budget"), ({"seed": "x"}, "seed")):
+        with pytest.raises(ValueError, match=f"{field}="):
+            SwiftvlmLlava(pretrained="./nowhere", device="cpu", **arguments)
+    with pytest.raises(ValueError, match="pretrained='./nowhere'"):
+        SwiftvlmLlava(pretrained="./nowhere", device="cpu")
+
+
+def test_the_other_family_is_refused() -> None:
+    with pytest.raises(ValueError, match="pretrained='tiny': a llava15 checkpoint; allowed .* are llava_next"):
+        SwiftvlmLlavaNext(checkpoint=checkpoint(), device="cpu")
+
+
+def test_unknown_names_are_no_classes() -> None:
+    assert not hasattr(lmms, "SwiftvlmLlava__magic")
+    assert not hasattr(lmms, "Other__fastv")
