@@ -228,6 +228,7 @@ class Sweep:
             **configuration.options,
         }
         results["config"]["model"] = f"swiftvlm_{self.family_name}"
+        results["config"]["resolved_cli_args"] = {"timezone": "UTC"}
         results["config"]["model_args"] = ",".join(f"{key}={value}" for key, value in arguments.items())
         samples = results.pop("samples")
         # the tracker gets names, not the model: it copies what it is given

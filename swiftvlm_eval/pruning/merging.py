@@ -98,7 +98,8 @@ def density_peak_clusters(states: Tensor, num_clusters: int) -> Tensor:
     if num_clusters == 1:
         return torch.zeros(count, dtype=torch.int64, device=states.device)
     points = states.float()
-    distance = (points[:, None] - points[None]).norm(dim=-1) / points.shape[1] ** 0.5
+    # by differences, so that the matrix is symmetric; never as a [c, c, D] tensor
+    distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist") / points.shape[1] ** 0.5
     nearest = distance.topk(num_clusters, dim=1, largest=False).values
     density = (-(nearest**2).mean(dim=1)).exp()
     number = torch.arange(count, device=states.device)

@@ -52,10 +52,10 @@ def test_records_are_imported_once_and_listed(tmp_path: Path, runner: CliRunner)
     path, *_ = grid(tmp_path / "in", {}, documents=16)
     records = tmp_path / "records"
     for _ in range(2):
-        done = runner.invoke(app, ["records", "import", str(path), "--out", str(records)])
+        done = runner.invoke(app, ["import", str(path), "--out", str(records)])
         assert done.exit_code == 0, done.output
     assert len(list(records.glob("*.record.json"))) == 1
-    listed = runner.invoke(app, ["records", "list", str(records)])
+    listed = runner.invoke(app, ["records", str(records)])
     assert listed.exit_code == 0
     assert "complete" in listed.output and "gqa 16/16" in listed.output and "vanilla" in listed.output
 
@@ -64,7 +64,7 @@ def test_a_changed_run_does_not_replace_a_record(tmp_path: Path, runner: CliRunn
     for stamp, score in (("20260101_000000", 1.0), ("20260102_000000", 0.0)):
         lines = samples_of([score] * 4, "exact_match", description())
         path = write_run(tmp_path / "in", {"gqa": ("exact_match", lines)}, stamp=stamp)
-        done = runner.invoke(app, ["records", "import", str(path), "--out", str(tmp_path / "records")])
+        done = runner.invoke(app, ["import", str(path), "--out", str(tmp_path / "records")])
     assert done.exit_code == 1
     assert "never edited" in done.output
 
@@ -76,7 +76,7 @@ def test_records_list_shows_limited_and_partial_runs_and_fails_on_broken_files(
     write_run(tmp_path / "limited", {"gqa": ("exact_match", lines)}, config={"limit": 4})
     write_run(tmp_path / "partial", {"gqa": ("exact_match", lines)}, stamp="20260103_000000", expected={"gqa": 5})
     (tmp_path / "broken.record.json").write_text("[]")
-    done = runner.invoke(app, ["records", "list", str(tmp_path)])
+    done = runner.invoke(app, ["records", str(tmp_path)])
     assert done.exit_code == 1
     assert "limit 4" in done.output and "4 of 5 documents answered" in done.output
     assert "refused broken.record.json" in done.output
@@ -86,8 +86,7 @@ def test_records_list_shows_limited_and_partial_runs_and_fails_on_broken_files(
     ("arguments", "words"),
     [
         (["leaderboard", "--help"], ["--include-limited", "--published", "vanilla", "--log_samples"]),
-        (["records", "--help"], ["list", "import"]),
-        (["records", "list", "--help"], ["unverified", "Exit status 1"]),
+        (["records", "--help"], ["unverified", "Exit status 1"]),
     ],
 )
 def test_help_teaches(runner: CliRunner, arguments: list[str], words: list[str]) -> None:

@@ -1,32 +1,19 @@
-"""The command `swiftvlm-eval`: the only place of the package that prints."""
+"""Commands on results: `leaderboard`, `records`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.table import Table
 
-from swiftvlm_eval.cli_run import add_commands
+from swiftvlm_eval.cli.terminal import console, errors, fail, print_whole
 
 if TYPE_CHECKING:
     from swiftvlm_eval.leaderboard.board import Board
 
-_console = Console()
-_errors = Console(stderr=True)
 
-app = typer.Typer(
-    name="swiftvlm-eval",
-    no_args_is_help=True,
-    help="Compare visual-token pruning methods for LLaVA-1.5 and LLaVA-NeXT.",
-    pretty_exceptions_enable=False,
-)
-
-
-@app.command("leaderboard")
 def leaderboard_command(
     inputs: Annotated[
         list[Path],
@@ -72,17 +59,18 @@ def leaderboard_command(
         table = None if benchmarks is None else load_benchmarks(benchmarks)
         report = build(inputs, out, published=published or (), include_limited=include_limited, benchmarks=table)
     except ValueError as error:
-        _fail(error)
+        fail(error)
     for problem in report.problems:
-        _errors.print(f"[yellow]left out or noted[/] {escape(problem.file)}: {escape(problem.reason)}", soft_wrap=True)
+        errors.print(f"[yellow]left out or noted[/] {escape(problem.file)}: {escape(problem.reason)}", soft_wrap=True)
     for board in report.boards:
-        _print_whole(_board_table(board))
+        print_whole(board_table(board))
     for path in report.files:
-        _console.print(f"wrote {escape(str(path))}", soft_wrap=True)
+        console.print(f"wrote {escape(str(path))}", soft_wrap=True)
     raise typer.Exit(1 if strict and report.problems else 0)
 
 
-def _board_table(board: "Board") -> Table:
+def board_table(board: "Board") -> Table:
+    """A leaderboard for the terminal."""
     from swiftvlm_eval.leaderboard.grid import summary
 
     table = Table(title=escape(board.title), caption="* best of its budget, ~ not significantly different", box=SIMPLE)
@@ -95,12 +83,7 @@ def _board_table(board: "Board") -> Table:
     return table
 
 
-records_app = typer.Typer(no_args_is_help=True, help="Look at run records, or make them from lmms-eval output.")
-app.add_typer(records_app, name="records")
-
-
-@records_app.command("list")
-def records_list(
+def records_command(
     inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Folders or files.", exists=True)],
 ) -> None:
     """List runs with their status: complete, limited, partial or unverified, and why.
@@ -113,7 +96,7 @@ def records_list(
     try:
         runs, problems = load_records(inputs)
     except ValueError as error:
-        _fail(error)
+        fail(error)
     table = Table("file", "model", "method", "budget", "documents", "status", "why", box=SIMPLE)
     for run in runs:
         record = run.record
@@ -122,14 +105,13 @@ def records_list(
         name = record.method.name or record.model.lmms_eval_model
         cells = (run.path.name, record.model.pretrained or "-", name, budget, documents, record.status)
         table.add_row(*(escape(cell) for cell in cells), escape("; ".join(record.status_reasons)))
-    _print_whole(table)
+    print_whole(table)
     for problem in problems:
-        _errors.print(f"[red]refused[/] {escape(problem.file)}: {escape(problem.reason)}", soft_wrap=True)
+        errors.print(f"[red]refused[/] {escape(problem.file)}: {escape(problem.reason)}", soft_wrap=True)
     raise typer.Exit(1 if problems or not runs else 0)
 
 
-@records_app.command("import")
-def records_import(
+def import_command(
     results: Annotated[
         list[Path], typer.Argument(metavar="RESULTS...", help="<stamp>_results.json of lmms-eval.", exists=True)
     ],
@@ -142,28 +124,5 @@ def records_import(
         try:
             written = write_record(*import_run(path), out)
         except ValueError as error:
-            _fail(error)
-        _console.print(f"wrote {escape(str(written))}", soft_wrap=True)
-
-
-def _print_whole(table: Table) -> None:
-    """Prints a table without cutting its cells, also where the terminal is narrower (or a file)."""
-    needed = Measurement.get(_console, _console.options.update(max_width=1000), table).maximum
-    Console(width=max(needed, _console.width)).print(table, soft_wrap=True)
-
-
-def _fail(error: Exception) -> NoReturn:
-    _errors.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True)
-    raise typer.Exit(1)
-
-
-add_commands(app)
-
-
-def main() -> None:
-    """Runs the command line."""
-    app()
-
-
-if __name__ == "__main__":
-    main()
+            fail(error)
+        console.print(f"wrote {escape(str(written))}", soft_wrap=True)

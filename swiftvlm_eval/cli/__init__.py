@@ -1,0 +1,33 @@
+"""The command `swiftvlm-eval`: the only place of the package that prints."""
+
+import typer
+
+from swiftvlm_eval.cli.boards import import_command, leaderboard_command, records_command
+from swiftvlm_eval.cli.costs import flops_command, latency_command, methods_command
+from swiftvlm_eval.cli.runs import check_command, demo_command, demo_data_command, sweep_command
+
+app = typer.Typer(
+    name="swiftvlm-eval",
+    no_args_is_help=True,
+    help="Compare visual-token pruning methods for LLaVA-1.5 and LLaVA-NeXT.",
+    pretty_exceptions_enable=False,
+)
+app.command("sweep")(sweep_command)
+app.command("leaderboard")(leaderboard_command)
+app.command("records")(records_command)
+app.command("import")(import_command)
+app.command("check")(check_command)
+app.command("methods")(methods_command)
+app.command("flops")(flops_command)
+app.command("latency")(latency_command)
+app.command("demo")(demo_command)
+app.command("demo-data")(demo_data_command)
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

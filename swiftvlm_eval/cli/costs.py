@@ -1,0 +1,163 @@
+"""Commands on what methods are and cost: `methods`, `flops`, `latency`."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from swiftvlm_eval.cli.options import BudgetsOption, MethodsOption
+from swiftvlm_eval.cli.terminal import console, errors, fail, print_whole
+
+
+def methods_command() -> None:
+    """List the pruning methods with their sources and options."""
+    from dataclasses import fields
+
+    from swiftvlm_eval.pruning.methods import method_class, method_names
+
+    table = Table("method", "source", "what it does", "options (default)", box=SIMPLE)
+    for name in method_names():
+        cls = method_class(name)
+        options = ", ".join(f"{option.name}={option.default}" for option in fields(cls))
+        table.add_row(name, escape(cls.source), escape(cls.summary), escape(options))
+    console.print(table)
+
+
+def flops_command(
+    methods: MethodsOption = "all",
+    budgets: BudgetsOption = "192,128",
+    model: Annotated[str | None, typer.Option(help="Take the shape from this checkpoint's config.")] = None,
+    shape: Annotated[str, typer.Option(help="hidden,intermediate,layers,heads[,kv_heads] of the decoder.")] = "",
+    visual_tokens: Annotated[int, typer.Option(min=1, help="N, visual tokens that enter the decoder.")] = 576,
+    text_tokens: Annotated[int, typer.Option(min=1, help="n_t; 70 reproduces the papers.")] = 70,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Prefill FLOPs of methods at budgets, by formula: no weights needed.
+
+    Counted as in the pruning papers: per layer 4nd^2 + 2n^2d + 3ndm, one per multiply-accumulate in projections and
+    MLP. `paper` rows take the published schedule, `exact` rows meet the budget within half a token.
+    """
+    from swiftvlm_eval.efficiency.table import flops_rows
+    from swiftvlm_eval.sweep import parse_methods
+
+    try:
+        rows = flops_rows(parse_methods(methods), budgets.split(","), model, shape, visual_tokens, text_tokens)
+    except ValueError as error:
+        fail(error)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(box=SIMPLE)
+    for heading in ("method", "budget", "schedule", "rows per layer", "mean", "TFLOPs", "overhead", "note"):
+        table.add_column(heading, justify="right" if heading in ("mean", "TFLOPs", "overhead") else "left")
+    for row in rows:
+        if row["tflops"] is None:
+            table.add_row(row["method"], row["budget"], row["schedule"], "", "", "", "", escape(row["note"]))
+            continue
+        segments = " ".join(f"{rows_}x{layers}" for rows_, layers in row["rows_per_layer"])
+        overhead = " + ".join(f"{name} {value:.4f}" for name, value in row["overhead_tflops"].items())
+        cells = (row["method"], row["budget"], row["schedule"], segments, f"{row['mean_visual_tokens']:.1f}")
+        table.add_row(*cells, f"{row['tflops']:.2f}", overhead, escape(row["note"]))
+    print_whole(table)
+
+
+def latency_command(
+    methods: MethodsOption = "random,fastv,swiftvlm",
+    budgets: BudgetsOption = "192",
+    shape: Annotated[
+        str, typer.Option(help="hidden,intermediate,layers,heads[,kv_heads]; 7B is 4096,11008,32,32.")
+    ] = "1024,2816,16,16",
+    text_tokens: Annotated[int, typer.Option(min=2, help="Text tokens of the prompt, beside 576 visual ones.")] = 64,
+    output_tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded after each prefill.")] = 8,
+    rounds: Annotated[int, typer.Option(min=3, help="Timed rounds; every contender runs once in each.")] = 10,
+    vision: Annotated[str, typer.Option(help="small (a toy tower) or clip-l (24 layers of 1024).")] = "small",
+    dtype: Annotated[str, typer.Option(help="float16, bfloat16 or float32.")] = "bfloat16",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    attn: Annotated[str, typer.Option(help="sdpa, eager, flash_attention_2 or flash_attention_3.")] = "sdpa",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's default.")] = 0,
+    clock: Annotated[
+        str, typer.Option(help="wall, or cpu: process CPU time, for shared machines with --threads 1.")
+    ] = "wall",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure prefill and decoding of methods side by side, on random weights of any shape: no download.
+
+    Ratios are paired within a round; the row `stock again` must hold 1.00 in its interval, else the machine was too
+    busy. `of implied` is the measured over the FLOPs-implied prefill speed-up.
+
+    Example: swiftvlm-eval latency --shape 4096,11008,32,32 --vision clip-l --device cuda --rounds 30
+    """
+    import torch
+
+    from swiftvlm_eval.efficiency.latency import Workload, latency_rows, measure
+    from swiftvlm_eval.efficiency.table import parse_shape
+    from swiftvlm_eval.llava.checkpoint import resolve_device, resolve_dtype
+    from swiftvlm_eval.pruning.methods import make_method
+    from swiftvlm_eval.sweep import make_grid, parse_methods
+
+    try:
+        if vision not in ("small", "clip-l") or clock not in ("wall", "cpu"):
+            raise ValueError(f"vision={vision!r}, clock={clock!r}: allowed are small, clip-l and wall, cpu")
+        tower = {"vision_layers": 24, "vision_width": 1024} if vision == "clip-l" else {}
+        workload = Workload(parse_shape(shape), text_tokens=text_tokens, output_tokens=output_tokens, **tower)
+        target = resolve_device(device)
+        grid = make_grid([pair for pair in parse_methods(methods) if pair[0] != "vanilla"], budgets.split(","))
+        contenders = [(cell.label, make_method(cell.method, cell.options), cell.budget) for cell in grid]
+        if threads:
+            torch.set_num_threads(threads)
+        with Progress(console=errors, transient=True) as progress:
+            bar = progress.add_task("rounds", total=rounds + 2)
+            timings = measure(
+                workload,
+                contenders,
+                rounds=rounds,
+                dtype=resolve_dtype(dtype, target),
+                device=target,
+                attn=attn,
+                clock=clock,  # type: ignore[arg-type]
+                on_round=lambda done: progress.update(bar, completed=done),
+            )
+    except (ValueError, ImportError) as error:
+        fail(error)
+    rows = list(latency_rows(workload, timings))
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    _print_latency(
+        rows, f"{shape}, 576 + {text_tokens} tokens, {dtype}, {target}, {attn}, {clock} time, {rounds} rounds"
+    )
+
+
+def _print_latency(rows: list[dict[str, Any]], caption: str) -> None:
+    table = Table(box=SIMPLE, caption=escape(caption))
+    headings = (
+        "contender",
+        "mean tokens",
+        "prefill ms",
+        "speed-up [95 %]",
+        "implied",
+        "of implied",
+        "decode ms",
+        "speed-up [95 %]",
+        "peak MiB",
+    )
+    for number, heading in enumerate(headings):
+        table.add_column(escape(heading), justify="right" if number else "left")
+    for row in rows:
+        prefill, decode = (
+            "{:.2f} [{:.2f}, {:.2f}]".format(*row[key]) for key in ("prefill_speedup", "decode_speedup")
+        )
+        peak = "-" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}"
+        cells = (
+            f"{row['mean_visual_tokens']:.1f}",
+            f"{row['prefill_ms']:.1f}",
+            prefill,
+            f"{row['implied_speedup']:.2f}",
+        )
+        more = (f"{row['of_implied']:.2f}", f"{row['decode_ms']:.2f}", decode, peak)
+        table.add_row(*(escape(cell) for cell in (row["contender"], *cells, *more)))
+    print_whole(table)

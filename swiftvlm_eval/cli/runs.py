@@ -1,0 +1,185 @@
+"""Commands that run a model: `sweep`, `demo`, `check`, `demo-data`."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE
+from rich.markup import escape
+from rich.table import Table
+
+from swiftvlm_eval.cli.boards import board_table
+from swiftvlm_eval.cli.options import BudgetsOption, MethodsOption
+from swiftvlm_eval.cli.terminal import console, fail, print_whole, quieten
+
+DEMO_METHODS = "vanilla,random,fastv,swiftvlm"
+DEMO_BUDGETS = "1/3,2/9"
+DEMO_QUESTIONS = 60
+
+
+def sweep_command(
+    model: Annotated[str, typer.Option(help="Hub id or folder of a LLaVA checkpoint, or `demo` (embedded).")],
+    out: Annotated[Path, typer.Option(help="Folder for records; a second call goes on where the first one stopped.")],
+    methods: MethodsOption = "all",
+    budgets: BudgetsOption = "192,128",
+    tasks: Annotated[str, typer.Option(help="Comma-separated lmms-eval tasks or groups.")] = "paper",
+    seeds: Annotated[str, typer.Option(help="Comma-separated seeds for random pruning.")] = "0",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Documents per task, to try things out; such records are marked.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="1 is the protocol of the published numbers.")] = 1,
+    revision: Annotated[str | None, typer.Option(help="Hub revision of the checkpoint.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float16, bfloat16 or float32.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    attn: Annotated[str, typer.Option(help="sdpa, eager, flash_attention_2 or flash_attention_3.")] = "sdpa",
+    image_mode: Annotated[str, typer.Option(help="pad (the protocol) or hf_default.")] = "pad",
+) -> None:
+    """Run methods x budgets on one loaded model through lmms-eval, one record per configuration.
+
+    A configuration whose record is there is not run again, and an interrupted one goes on from its stored answers. A
+    budget that a method cannot meet is refused with the feasible range; the others run, and the exit status is 1.
+
+    Example: swiftvlm-eval sweep --model llava-hf/llava-1.5-7b-hf --budgets 192,128 --tasks paper --out results
+    """
+    loading = {
+        "revision": revision,
+        "dtype": dtype,
+        "device": device,
+        "attn_implementation": attn,
+        "image_mode": image_mode,
+    }
+    try:
+        seed_numbers = [int(seed) for seed in seeds.split(",")]
+        refused = run_sweep(
+            model, out, methods, budgets, tasks, limit=limit, batch_size=batch_size, seeds=seed_numbers, **loading
+        )
+    except (ValueError, RuntimeError, TypeError) as error:
+        fail(error)
+    console.print(
+        f"records in {escape(str(out / 'records'))}; `swiftvlm-eval leaderboard {escape(str(out))} --out DIR`"
+    )
+    raise typer.Exit(1 if refused else 0)
+
+
+def run_sweep(
+    model: str,
+    out: Path,
+    methods: str,
+    budgets: str,
+    tasks: str,
+    *,
+    limit: int | None = None,
+    batch_size: int = 1,
+    seeds: list[int] | None = None,
+    **loading: Any,
+) -> int:
+    """Runs a grid and prints what becomes of each configuration; returns how many were refused."""
+    from swiftvlm_eval.sweep import Sweep, make_grid, parse_methods
+
+    grid = make_grid(parse_methods(methods), budgets.split(","), seeds or [0])
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out={out}: not a folder")
+    quieten()
+    from swiftvlm_eval.llava.checkpoint import load_checkpoint
+
+    with console.status(f"loading {escape(model)}"):
+        checkpoint = load_checkpoint(model, **loading)
+    sweep = Sweep(checkpoint, [task.strip() for task in tasks.split(",")], out, batch_size=batch_size, limit=limit)
+    refused = 0
+    for number, outcome in enumerate(sweep.run(grid), start=1):
+        refused += outcome.status == "refused"
+        colour = {"done": "green", "kept": "cyan", "refused": "red"}[outcome.status]
+        note = f": {outcome.reason}" if outcome.reason else ""
+        label = escape(outcome.configuration.label)
+        console.print(f"{number}/{len(grid)} {label} [{colour}]{outcome.status}[/]{escape(note)}", soft_wrap=True)
+    return refused
+
+
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Folder for records and leaderboard.")] = Path("demo_run"),
+    methods: MethodsOption = DEMO_METHODS,
+    budgets: BudgetsOption = DEMO_BUDGETS,
+    questions: Annotated[
+        int, typer.Option(min=2, help="Questions per task; the embedded benchmark has 500 or more of each.")
+    ] = DEMO_QUESTIONS,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget earlier results in the folder.")] = False,
+) -> None:
+    """Compare methods on the embedded demo model and print the leaderboard; a few minutes on a laptop, no download.
+
+    The model is tiny and its scenes are drawn by a program: the numbers are the demo model's, never LLaVA's.
+    """
+    from swiftvlm_eval.leaderboard import build
+
+    if fresh and (out / "records").is_dir():
+        for part in ("records", "lmms_eval", "partial"):
+            shutil.rmtree(out / part, ignore_errors=True)
+    try:
+        refused = run_sweep("demo", out, methods, budgets, "demo", limit=questions, device="cpu")
+        report = build([out / "records"], out / "leaderboard", include_limited=True)
+    except (ValueError, RuntimeError, TypeError) as error:
+        fail(error)
+    for board in report.boards:
+        print_whole(board_table(board))
+    console.print(
+        f"The first {questions} questions of each task; the demo model's numbers, not LLaVA's. "
+        f"Pages: {escape(str(out / 'leaderboard'))}",
+        soft_wrap=True,
+    )
+    raise typer.Exit(1 if refused else 0)
+
+
+def check_command(
+    model: Annotated[str, typer.Option(help="Hub id or folder of a LLaVA checkpoint, or `demo`.")],
+    tasks: Annotated[str, typer.Option(help="Comma-separated lmms-eval tasks or groups.")] = "refcoco,textvqa",
+    samples: Annotated[int, typer.Option(min=2, help="Documents per task; 200 settle the box frame.")] = 200,
+    out: Annotated[Path, typer.Option(help="Folder for the pilot's output.")] = Path("check"),
+    revision: Annotated[str | None, typer.Option(help="Hub revision of the checkpoint.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float16, bfloat16 or float32.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+) -> None:
+    """Run a small unpruned pilot and tell whether the protocol is intact before the long runs begin.
+
+    Gates: empty and unparsable answers, boxes as fractions, the right box frame ahead of the other, scores in the
+    range of published runs. Exit status 1 if one fails.
+
+    Example: swiftvlm-eval check --model llava-hf/llava-1.5-7b-hf --samples 200
+    """
+    from swiftvlm_eval.health import check_samples, read_samples
+
+    try:
+        run_sweep(model, out, "vanilla", "1", tasks, limit=samples, revision=revision, dtype=dtype, device=device)
+        from transformers import AutoConfig
+
+        from swiftvlm_eval.demo import checkpoint_path
+        from swiftvlm_eval.llava.checkpoint import FAMILIES
+
+        source = str(checkpoint_path()) if model == "demo" else model
+        family = FAMILIES[AutoConfig.from_pretrained(source, revision=revision).model_type]
+        gates = check_samples(family, read_samples(out / "lmms_eval"), published=model != "demo")
+    except (ValueError, RuntimeError, TypeError, KeyError) as error:
+        fail(error)
+    table = Table("task", "gate", "verdict", "seen", "what to do", box=SIMPLE)
+    colours = {"pass": "green", "warn": "yellow", "fail": "red"}
+    for gate in gates:
+        advice = "" if gate.verdict == "pass" else escape(gate.advice)
+        verdict = f"[{colours[gate.verdict]}]{gate.verdict}[/]"
+        table.add_row(escape(gate.task), escape(gate.what), verdict, escape(gate.seen), advice)
+    console.print(table)
+    raise typer.Exit(1 if any(gate.verdict == "fail" for gate in gates) else 0)
+
+
+def demo_data_command(
+    out: Annotated[Path, typer.Option(help="Folder for the parquet files.")],
+    split: Annotated[str, typer.Option(help="train or val; their seeds never meet.")] = "val",
+    count: Annotated[int, typer.Option(min=1, help="Questions per task.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other scenes.")] = 0,
+) -> None:
+    """Draw more of the demo benchmark's scenes and questions, in the schemas of the hub data sets."""
+    from swiftvlm_eval.demo.data import generate_split
+
+    try:
+        for name, rows in generate_split(split, count, seed, out).items():  # type: ignore[arg-type]
+            console.print(f"wrote {rows} rows of {name} to {escape(str(out))}", soft_wrap=True)
+    except ValueError as error:
+        fail(error)

@@ -1,0 +1,38 @@
+"""What all commands share: where they print, and how they fail."""
+
+import sys
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def print_whole(table: Table) -> None:
+    """Prints a table without cutting its cells, also where the terminal is narrower (or a file)."""
+    needed = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+    Console(width=max(needed, console.width)).print(table, soft_wrap=True)
+
+
+def fail(error: Exception) -> NoReturn:
+    """Prints one clear message and ends with status 1."""
+    errors.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def quieten() -> None:
+    """Leaves the terminal to progress bars and results."""
+    import datasets
+    import transformers
+    from loguru import logger
+
+    logger.remove()
+    logger.add(sys.stderr, level="WARNING", format="{level}: {message}")
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
