@@ -65,7 +65,7 @@ def reached(module: str) -> dict[str, str]:
     """Everything imported when a module and its functions run -> the module of ours that imports it."""
     found = dict.fromkeys(imports(module, types=False), module)
     waiting = [name for name in found if name in MODULES]
-    done = set()
+    done: set[str] = set()
     while waiting:
         for ours in run_by(waiting.pop()) & set(MODULES) - done:
             done.add(ours)
@@ -106,13 +106,14 @@ def test_the_reader_of_imports_sees_what_it_should() -> None:
     assert "torch" in reached("swiftvlm_eval.sweep")
 
 
-LEFT = ("cli", "sweep", "lmms", "plugin", "tasks", "results", "leaderboard")
+HARNESS = ("cli", "sweep", "latency", "layer_selection", "analysis")
+LEFT = (*HARNESS, "lmms", "plugin", "tasks", "results", "leaderboard")
 FORBIDDEN = {
     "pruning": ["lmms_eval", *(f"swiftvlm_eval.{part}" for part in LEFT)],
     "llava": ["lmms_eval", *(f"swiftvlm_eval.{part}" for part in LEFT)],
-    "lmms": [f"swiftvlm_eval.{part}" for part in ("cli", "sweep", "tasks", "results", "leaderboard")],
+    "lmms": [f"swiftvlm_eval.{part}" for part in (*HARNESS, "tasks", "results", "leaderboard")],
     "results": [f"swiftvlm_eval.{part}" for part in (*LEFT, "llava", "pruning", "session") if part != "results"],
-    "leaderboard": [f"swiftvlm_eval.{part}" for part in ("cli", "sweep", "lmms", "llava", "session")],
+    "leaderboard": [f"swiftvlm_eval.{part}" for part in (*HARNESS, "lmms", "llava", "session")],
     "sweep": [f"swiftvlm_eval.{part}" for part in ("cli", "leaderboard")],
     "efficiency": ["lmms_eval", "swiftvlm_eval.cli"],
 }

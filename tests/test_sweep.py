@@ -145,7 +145,7 @@ def test_a_record_for_every_cell_and_a_second_call_that_runs_nothing(tmp_path: P
             assert task.execution is not None and task.execution.mean_visual_tokens == pytest.approx(
                 16 if cell.method == "vanilla" else 8, abs=0.5
             )
-    fastv = read_record(first[1].record)
+    fastv = record  # the last one
     assert fastv.method.options["layers"] in ([2], (2,))
     assert fastv.model.lmms_eval_model == "swiftvlm_llava" and fastv.model.pretrained == "tiny"
     assert not (tmp_path / "partial").exists() or not files(tmp_path / "partial")

@@ -63,7 +63,7 @@ def spell(ids: list[int]) -> list[str]:
         ("Why?", {"system_prompt": ""}, "USER: <image>\nWhy? ASSISTANT:"),
     ],
 )
-def test_the_rendered_prompt(text: str, options: dict[str, object], expected: str) -> None:
+def test_the_rendered_prompt(text: str, options: dict[str, Any], expected: str) -> None:
     assert vicuna_v1(text, **options) == expected
 
 

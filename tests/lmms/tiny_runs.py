@@ -41,7 +41,7 @@ def make_model(
 
 def visuals(document: Mapping[str, Any]) -> list[Image.Image]:
     """As a task's doc_to_visual."""
-    return [make_image(*size, seed=number) for number, size in enumerate(document["sizes"])]
+    return [make_image(width, height, number) for number, (width, height) in enumerate(document["sizes"])]
 
 
 def squared(image: Image.Image) -> Image.Image:
