@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 def leaderboard_command(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the pages; created if needed.")],
     inputs: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             metavar="IN...",
-            help="Folders or files: run records, or what lmms_eval wrote to --output_path.",
+            help="Folders or files: run records, or what lmms_eval wrote to --output_path. None with --published alone.",
             exists=True,
         ),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the pages; created if needed.")],
+    ] = None,
     published: Annotated[
         list[Path] | None,
         typer.Option(
@@ -57,7 +57,7 @@ def leaderboard_command(
 
     try:
         table = None if benchmarks is None else load_benchmarks(benchmarks)
-        report = build(inputs, out, published=published or (), include_limited=include_limited, benchmarks=table)
+        report = build(inputs or [], out, published=published or (), include_limited=include_limited, benchmarks=table)
     except ValueError as error:
         fail(error)
     for problem in report.problems:

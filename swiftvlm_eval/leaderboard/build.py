@@ -47,7 +47,7 @@ def build(
     The same records give the same bytes, in whatever order they are found.
 
     Args:
-        inputs: Folders and files with run records or plain lmms-eval output.
+        inputs: Folders and files with run records or plain lmms-eval output; none, to show published numbers alone.
         out: Folder for the pages; created if needed.
         published: YAML files with numbers from papers.
         include_limited: Also show limited and partial runs, labelled as such.
@@ -58,8 +58,9 @@ def build(
     """
     table = benchmarks or shipped_benchmarks()
     papers = [published_board(load_published(path, table), table) for path in sorted(published)]
-    boards, problems = collect(inputs, table, include_limited=include_limited)
-    if not boards:
+    given = list(inputs)
+    boards, problems = collect(given, table, include_limited=include_limited)
+    if not boards and (given or not papers):
         reasons = "; ".join(problem_lines(problems)) or "no run records or lmms-eval results files found"
         raise ValueError(f"nothing to show: {reasons}")
     files = pages(boards, papers, problem_lines(problems))

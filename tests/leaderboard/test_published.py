@@ -4,7 +4,7 @@ import pytest
 from fake_runs import description, samples_of, write_run
 
 from swiftvlm_eval.leaderboard.board import Board
-from swiftvlm_eval.leaderboard.build import collect, pages
+from swiftvlm_eval.leaderboard.build import build, collect, pages
 from swiftvlm_eval.leaderboard.markdown import board_page
 from swiftvlm_eval.leaderboard.published import load_published, published_board
 from swiftvlm_eval.leaderboard.versus import Comparison, compare, versus_csv, versus_page
@@ -135,3 +135,12 @@ def test_published_and_measured_rows_never_share_a_table(tmp_path: Path) -> None
     assert "published" not in own and "visionzip" not in own
     theirs = files["published-2602-03134-table1.md"].decode()
     assert "swiftvlm" in theirs and "Test GPU" not in theirs
+
+
+def test_published_numbers_alone_make_a_leaderboard(tmp_path: Path) -> None:
+    report = build([], tmp_path / "out", published=sorted(FOLDER.glob("*.yaml")))
+    assert report.boards == ()
+    page = (tmp_path / "out" / "published-2602-03134-table1.md").read_text(encoding="utf-8")
+    assert "66.6" in page  # SwiftVLM at 192 on RefCOCO, as printed
+    with pytest.raises(ValueError, match="nothing to show"):
+        build([], tmp_path / "none")
