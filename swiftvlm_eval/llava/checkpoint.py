@@ -111,7 +111,7 @@ class Checkpoint:
             `input_ids` and `attention_mask`, [batch, length]; `pixel_values` (and `image_sizes`) if there are images.
 
         Raises:
-            ValueError: images and placeholders do not match.
+            ValueError: images and placeholders do not match, or a prompt is longer than the model's context.
         """
         flat = [image for own in images for image in own]
         pixels, counts = self._encode_images(flat)
@@ -121,6 +121,8 @@ class Checkpoint:
             rows.append(prompt_ids(self.tokenizer, prompt, self.adapter.image_token_id, visual_counts))
             taken += len(own)
         width = max(len(row) for row in rows)
+        if width > (context := self.adapter.decoder.config.max_position_embeddings):
+            raise ValueError(f"prompt of {width} tokens: longer than the model's context of {context}")
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         input_ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])

@@ -109,3 +109,9 @@ def test_the_automatic_dtype(dtype: str, device: str, expected: str) -> None:
 def test_the_cpu_is_always_there() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
     assert resolve_device("auto").type in ("cpu", "cuda", "mps", "xpu")
+
+
+def test_a_prompt_beyond_the_models_context(folder: Path) -> None:
+    checkpoint = load_checkpoint(str(folder), device="cpu")
+    with pytest.raises(ValueError, match="longer than the model's context of 4096"):
+        checkpoint.encode(["USER: " + "red square " * 5000 + "ASSISTANT:"], [[]])
