@@ -20,7 +20,7 @@ def leaderboard_command(
         list[Path] | None,
         typer.Argument(
             metavar="IN...",
-            help="Folders or files: run records, or what lmms_eval wrote to --output_path. None with --published alone.",
+            help="Folders or files: records, or what lmms_eval wrote to --output_path. None with --published alone.",
             exists=True,
         ),
     ] = None,
