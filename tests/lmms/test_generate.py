@@ -98,6 +98,8 @@ def test_random_pruning_follows_the_seed_and_the_document() -> None:
         requests = make_requests(model, [{"max_new_tokens": 1}] * 3, sizes=[[(60, 60)]] * 3)
         found = {}
         for number in order:
+            # one question and one image: only the document's number tells the prompts apart
+            requests[number].arguments = ("Why?", *requests[number].arguments[1:])
             model.generate_until([requests[number]])
             found[number] = model.session.traces[0].stages[0].index.tolist()
         return found
