@@ -20,6 +20,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## four methods, two budgets on the embedded model; prints a leaderboard
 	HF_HUB_OFFLINE=1 $(BIN)/swiftvlm-eval demo --out demo_run
 
+leaderboard: setup ## regenerate leaderboards/ from the committed records and published numbers
+	$(BIN)/python scripts/make_leaderboards.py
+
 test: setup ## the tests (CPU, no network)
 	HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=2 $(BIN)/python -m pytest
 
