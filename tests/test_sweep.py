@@ -281,9 +281,10 @@ def test_the_journal_finds_the_same_request_only(tmp_path: Path) -> None:
     for found in (journal, Journal(path)):
         assert len(found) == 1
         assert found.find(request(until=["\n"], max_new_tokens=4)) == ("ja\n\u2028 §", {"input_tokens": 3})
-        others = [{"doc_id": 1}, {"prompt": "Who?"}, {"max_new_tokens": 5}, {"until": []}]
+        others: list[dict[str, Any]] = [{"doc_id": 1}, {"prompt": "Who?"}, {"max_new_tokens": 5}, {"until": []}]
         for other in others:
-            assert found.find(request(**{"max_new_tokens": 4, "until": ["\n"], **other})) is None
+            same: dict[str, Any] = {"max_new_tokens": 4, "until": ["\n"]}
+            assert found.find(request(**{**same, **other})) is None
 
 
 @pytest.mark.parametrize(
