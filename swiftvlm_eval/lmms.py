@@ -80,7 +80,7 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
         attn_implementation: sdpa, eager, flash_attention_2, flash_attention_3.
         image_mode: pad (the protocol) or hf_default.
         system_prompt: replaces the system sentence.
-        device_map: passed to transformers.
+        device_map: passed to transformers; the decoder must stay on one device.
         seed: seeds methods that draw at random.
         rev: free text; lmms-eval's response cache tells runs apart by their arguments.
         checkpoint: an already loaded model, in place of `pretrained` and what belongs to it.

@@ -56,6 +56,9 @@ class PruningSession:
         if adapter.attention_implementation not in SUPPORTED_ATTENTION:
             found, allowed = adapter.attention_implementation, ", ".join(SUPPORTED_ATTENTION)
             raise ValueError(f"attn_implementation={found!r}: allowed are {allowed}")
+        devices = sorted({str(next(layer.parameters()).device) for layer in adapter.layers})
+        if len(devices) > 1:
+            raise ValueError(f"decoder layers on {', '.join(devices)}: allowed is one device for all of them")
         self.adapter = adapter
         self.method = method
         self.budget = budget

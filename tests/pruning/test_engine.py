@@ -148,6 +148,10 @@ def test_what_the_engine_cannot_do_is_refused() -> None:
     flex.model.language_model.config._attn_implementation_internal = "flex_attention"
     with pytest.raises(ValueError, match="attn_implementation='flex_attention': allowed are sdpa"):
         prune(flex, method, budget=0.4).__enter__()
+    spread, _ = tiny_llava(grid=4, fresh=True)
+    spread.model.language_model.layers[5].to("meta")
+    with pytest.raises(ValueError, match="decoder layers on cpu, meta: allowed is one device"):
+        prune(spread, method, budget=0.4).__enter__()
     with pytest.raises(TypeError, match="model_type=.*allowed are llava, llava_next"):
         prune(model.model.language_model, method).__enter__()
 
