@@ -6,6 +6,7 @@ python scripts/train_demo_model.py --evaluate                      # only the nu
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ import transformers
 import typer
 from rich.console import Console
 from safetensors import safe_open
+from torch import distributed
 
 from swiftvlm_eval.demo import checkpoint_path
 from swiftvlm_eval.demo.data import generate_split
@@ -23,6 +25,7 @@ from swiftvlm_eval.demo.training.card import draw_curves, write_card
 from swiftvlm_eval.demo.training.evaluation import evaluate
 from swiftvlm_eval.demo.training.export import export_checkpoint
 from swiftvlm_eval.demo.training.loop import build_learner, train
+from swiftvlm_eval.demo.training.parallel import rank_and_world
 from swiftvlm_eval.demo.training.stages import STAGES
 from swiftvlm_eval.demo.training.tokenizer import build_tokenizer
 
@@ -43,13 +46,19 @@ def main(
     if not only_evaluate:
         generate_split("test", TEST_IMAGES, 0, package / "data")
         tokenizer = build_tokenizer()
+        if distributed.is_torchelastic_launched():
+            distributed.init_process_group("gloo")
         learner = build_learner(tokenizer, seed, device)
         train(learner, STAGES, out, show)
+        if rank_and_world()[0] > 0:
+            return
         export_checkpoint(learner.model, tokenizer, checkpoint_path())
         shutil.copyfile(out / "curves.csv", package / "curves.csv")
         draw_curves(package / "curves.csv", package / "curves.png")
     scores = evaluate(checkpoint_path(), device)
-    write_card(facts(scores, seed), package)
+    card = package / "card.json"
+    history = json.loads(card.read_text())["history"] if only_evaluate and card.exists() else []
+    write_card(facts(scores, seed, history), package)
     console.print_json(data=scores)
 
 
@@ -58,7 +67,7 @@ def show(stage: str, step: int, means: dict[str, tuple[float, float]]) -> None:
     console.print(f"[bold]{stage}[/bold] {step}", *(f"{name} {loss:.3f}" for name, (loss, _) in means.items()))
 
 
-def facts(scores: dict[str, dict[str, float | int]], seed: int) -> dict[str, Any]:
+def facts(scores: dict[str, dict[str, float | int]], seed: int, history: list[str]) -> dict[str, Any]:
     """What the card says, read from the embedded checkpoint and the schedule."""
     weights = checkpoint_path() / "model.safetensors"
     with safe_open(weights, "pt") as tensors:
@@ -67,6 +76,7 @@ def facts(scores: dict[str, dict[str, float | int]], seed: int) -> dict[str, Any
         "parameters": parameters,
         "bytes": weights.stat().st_size,
         "scores": scores,
+        "history": history,
         "seed": seed,
         "stages": [asdict(stage) for stage in STAGES],
         "torch": torch.__version__.split("+")[0],

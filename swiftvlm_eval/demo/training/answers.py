@@ -7,6 +7,7 @@ from collections import defaultdict
 import torch
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
+from swiftvlm_eval.demo.questions import SHORT_ANSWER
 from swiftvlm_eval.demo.training.batches import PackedQuestions, Packer
 from swiftvlm_eval.demo.training.packed import packed_decoder
 
@@ -33,13 +34,14 @@ class AnswerLoss:
         spread = torch.exp(-((steps[:, None] - steps[None]) ** 2) / (2 * SPREAD**2))
         self._targets = torch.eye(size)
         self._targets[self.coordinate_ids[:, None], self.coordinate_ids] = spread / spread.sum(1, keepdim=True)
-        self._fixed = torch.tensor(
-            [tokenizer.eos_token_id, *tokenizer(" [, 0.1]", add_special_tokens=False).input_ids]
-        )
+        ends = [tokenizer.convert_tokens_to_ids(phrase) for phrase in (SHORT_ANSWER, " ASSISTANT:")]
+        self._prompt_end = torch.tensor(ends)
+        marks = [tokenizer.eos_token_id, *tokenizer(" [0.00, 0.00]", add_special_tokens=False).input_ids]
+        self._fixed = torch.tensor([mark for mark in marks if not self._is_coordinate[mark]])
 
     def to(self, device: torch.device) -> AnswerLoss:
         """Moves the tables to a device; returns self."""
-        for name in ("coordinate_ids", "_prefix", "_is_coordinate", "_targets", "_fixed"):
+        for name in ("coordinate_ids", "_prefix", "_is_coordinate", "_targets", "_fixed", "_prompt_end"):
             setattr(self, name, getattr(self, name).to(device))
         return self
 
@@ -49,6 +51,7 @@ class AnswerLoss:
         visual: torch.Tensor,
         packed: PackedQuestions,
         coordinate_weight: float,
+        reluctance: float,
         tally: Tally,
     ) -> torch.Tensor:
         """Mean weighted loss of a batch; adds each kind's loss and accuracy to `tally`.
@@ -58,12 +61,14 @@ class AnswerLoss:
             visual: [B, N, D] visual tokens.
             packed: The batch's questions.
             coordinate_weight: Weight of a coordinate relative to a word.
+            reluctance: How much attention logits from a prompt's end and an answer to the prefix are lowered.
             tally: Where losses are counted.
         """
         embed = model.get_input_embeddings()
         prefix = torch.cat([embed(self._prefix).expand(len(visual), -1, -1), visual], dim=1)
-        hidden = packed_decoder(model.model.language_model, prefix, embed(packed.ids))
         answered = packed.labels >= 0
+        shy = reluctance * (answered | torch.isin(packed.ids, self._prompt_end)) if reluctance > 0 else None
+        hidden = packed_decoder(model.model.language_model, prefix, embed(packed.ids), shy)
         labels, logits = packed.labels[answered], model.lm_head(hidden[answered]).float()
         losses = -(self._targets[labels] * logits.log_softmax(dim=-1)).sum(dim=-1)
         coordinate = self._is_coordinate[labels]

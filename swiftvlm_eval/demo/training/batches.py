@@ -23,8 +23,11 @@ from swiftvlm_eval.demo.training.tokenizer import AFTER_IMAGE, BEFORE_IMAGE
 PIXEL_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
 PIXEL_STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
 
-QUESTION_MIX: dict[Task, int] = {"refcoco": 3, "textvqa": 2, "gqa": 4, "pope": 1}
-"""Questions of a picture in one packed row, where the scene has that many."""
+Mix = dict[Task, int]
+"""Task -> questions of each picture, where the scene has that many."""
+
+WORD_MIX: Mix = {"textvqa": 2, "gqa": 6, "pope": 2}
+FULL_MIX: Mix = {"refcoco": 5, "textvqa": 2, "gqa": 3, "pope": 1}
 
 IGNORED = -100
 
@@ -83,22 +86,14 @@ class Packer:
         return ids, labels, [-1] * unlabelled + [self.kinds.index(question.kind)] * len(answer)
 
 
-def draw_questions(scene: Scene, rng: np.random.Generator, mix: dict[Task, int] | None = None) -> list[Question]:
-    """Questions of one picture in the given mix (`QUESTION_MIX` by default)."""
-    chosen: list[Question] = []
-    for task, count in (mix or QUESTION_MIX).items():
-        chosen += sample_questions(scene, task, count, rng)
-    return chosen
-
-
-def draw_batch(split: Split, seed: int, start: int, count: int) -> tuple[list[Scene], list[list[Question]]]:
+def draw_batch(split: Split, seed: int, start: int, count: int, mix: Mix) -> tuple[list[Scene], list[list[Question]]]:
     """Scenes `start` to `start + count - 1` of a split, with questions drawn from the same streams."""
     drawn, asked = [], []
     for index in range(start, start + count):
         rng = scene_generator(split, seed, index)
         scene = sample_scene(rng)
         drawn.append(scene)
-        asked.append(draw_questions(scene, rng))
+        asked.append([q for task, number in mix.items() for q in sample_questions(scene, task, number, rng)])
     return drawn, asked
 
 

@@ -38,7 +38,8 @@ def render_card(facts: dict[str, Any]) -> str:
 
     Args:
         facts: `parameters`, `bytes`, `stages` (name, steps, images, learning_rate), `scores` as given by
-            `evaluation.evaluate`, `torch`, `transformers`, `seed`.
+            `evaluation.evaluate`, `torch`, `transformers`, `seed`, `history` (sentences on how the run that made the
+            checkpoint differed from the schedule; may be empty).
     """
     score_lines = [
         f"| {name} | {row['n']} | {row['accuracy']:.1%} | {row['low']:.1%} to {row['high']:.1%} |"
@@ -53,6 +54,7 @@ def render_card(facts: dict[str, Any]) -> str:
         megabytes=f"{facts['bytes'] / 1e6:.1f}",
         scores="\n".join(score_lines),
         stages="\n".join(stage_lines),
+        history="\n".join(["", *facts["history"], ""]) if facts["history"] else "",
         **{name: facts[name] for name in ("torch", "transformers", "seed")},
     )
 
@@ -63,8 +65,8 @@ def draw_curves(curves: Path, picture: Path) -> None:
     with curves.open(newline="") as file:
         for row in csv.DictReader(file):
             lines[row["stage"], row["name"]].append((int(row["images"]), float(row["loss"])))
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
-    for axis, stage in zip(axes, ("decoder", "joint"), strict=True):
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4), sharey=True, layout="constrained")
+    for axis, stage in zip(axes, ("words", "boxes", "joint"), strict=True):
         for name, label in CURVES:
             points = lines.get((stage, name))
             if points:
@@ -72,7 +74,7 @@ def draw_curves(curves: Path, picture: Path) -> None:
         axis.set(title=f"stage: {stage}", xlabel="pictures", yscale="log")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("loss per answer token (nats)")
-    axes[1].legend(fontsize=7, ncols=2)
+    axes[2].legend(fontsize=7, ncols=2)
     figure.savefig(picture, dpi=90)
     plt.close(figure)
 
@@ -118,22 +120,23 @@ intervals, which take questions about one image as independent:
 ## Training
 
 ```
-python scripts/train_demo_model.py --out runs/demo_model
+torchrun --nproc_per_node 2 scripts/train_demo_model.py --threads 1 --out runs/demo_model
 ```
 
-One seed ({seed}), three stages, bfloat16 autocast on two CPU cores (torch {torch}, transformers {transformers}); a
+One seed ({seed}), four stages, bfloat16 autocast on two CPU cores (torch {torch}, transformers {transformers}); a
 GPU is used when there is one. A run continues where it stopped. Scenes are drawn while training and never repeat
 within a stage.
 
 | stage | steps | pictures | peak learning rate |
 |---|---|---|---|
 {stages}
-
+{history}
 1. **tower**: colour, shape, label and box of what each patch shows, and, on the CLS token, a multi-label loss over
    what is in the picture. The CLS token is trained because pruning methods such as VisionZip rank patches by its
    attention, which would otherwise mean nothing. The projector learns to write a fixed code of each patch.
-2. **decoder**: learns to answer from those codes, computed from the scene.
-3. **joint**: everything on the answers, from pixels; the tower's losses stay on with a small weight.
+2. **words**: the decoder learns to answer in words from those codes, computed from the scene.
+3. **boxes**: the same with boxes among the answers.
+4. **joint**: everything on the answers, from pixels; the tower's losses stay on with a small weight.
 
 No pruning method was used or looked at in training.
 

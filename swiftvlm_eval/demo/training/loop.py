@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from swiftvlm_eval.demo.training.answers import AnswerLoss, Tally
+from swiftvlm_eval.demo.training.answers import COORDINATES, AnswerLoss, Tally
 from swiftvlm_eval.demo.training.batches import Packer, draw_batch
-from swiftvlm_eval.demo.training.model import build_model
+from swiftvlm_eval.demo.training.model import build_model, draw_retrieval_start
+from swiftvlm_eval.demo.training.parallel import average_gradients, rank_and_world, share_of_batch
 from swiftvlm_eval.demo.training.patches import PatchCode
 from swiftvlm_eval.demo.training.stages import Learner, Stage, stage_loss, trained_parameters
 from swiftvlm_eval.demo.training.tower import TowerHeads
@@ -29,13 +30,16 @@ Report = Callable[[str, int, dict[str, tuple[float, float]]], None]
 def build_learner(tokenizer: PreTrainedTokenizerFast, seed: int, device: torch.device) -> Learner:
     """Untrained model, read-outs and tables on a device."""
     torch.manual_seed(seed)
-    packer = Packer(tokenizer)
+    packer, code = Packer(tokenizer), PatchCode(seed)
+    model = build_model(tokenizer, seed)
+    coordinates = code.coordinate(torch.arange(COORDINATES) / (COORDINATES - 1))
+    draw_retrieval_start(model, tokenizer, code.words(), coordinates, code.text)
     return Learner(
-        model=build_model(tokenizer, seed).to(device),
+        model=model.to(device),
         heads=TowerHeads().to(device),
         packer=packer,
         answers=AnswerLoss(tokenizer, packer).to(device),
-        code=PatchCode(seed).to(device),
+        code=code.to(device),
         device=device,
     )
 
@@ -82,14 +86,17 @@ def _run_stage(
     for step in range(first, stage.steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(stage, step)
-        scenes, questions = draw_batch("train", stage.seed, step * stage.images, stage.images)
+        scenes, questions = draw_batch("train", stage.seed, *share_of_batch(step, stage.images), stage.mix)
         with torch.autocast(learner.device.type, torch.bfloat16):
-            loss = stage_loss(learner, stage, scenes, questions, tally)
+            loss = stage_loss(learner, stage, step, scenes, questions, tally)
         optimiser.zero_grad()
         loss.backward()
+        average_gradients(parameters)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         last = step + 1 == stage.steps
+        if rank_and_world()[0] > 0:  # one process writes; its losses stand for all
+            continue
         if last or (step + 1) % LOG_EVERY == 0:
             means = tally.flush()
             _append_curves(folder / "curves.csv", stage, step + 1, time.monotonic() - started, means)

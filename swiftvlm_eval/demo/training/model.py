@@ -28,6 +28,9 @@ FEATURE_LAYER = -2
 COPY_STRENGTH = 0.4
 """Scale of what attention first copies; independent weights would give 1 / sqrt(2 * layers) = 0.2."""
 
+TEXT_SHARE = 0.4
+"""Share of a word embedding's squared length that all words have in common at first."""
+
 PRUNING_LAYERS = {
     "fastv": [2],
     "random": [2],
@@ -67,6 +70,8 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForCo
         num_attention_heads=HEADS,
         num_key_value_heads=HEADS,
         max_position_embeddings=2048,
+        # Llama 3's base: slower rotations leave a word more alike to a patch that is a hundred rows away.
+        rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
         tie_word_embeddings=False,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
@@ -111,25 +116,38 @@ def draw_weights(model: LlavaForConditionalGeneration, seed: int) -> None:
 
 
 def draw_retrieval_start(
-    model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, words: dict[str, torch.Tensor]
+    model: LlavaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    words: dict[str, torch.Tensor],
+    coordinates: torch.Tensor,
+    text: torch.Tensor,
 ) -> None:
     """Starts the decoder where looking something up is a small step.
 
-    A word that names a visible property starts on the axis that the property has in a visual token. Attention starts
-    as a copy of what is similar (mimetic initialisation, arXiv 2305.09828): keys equal queries, and the output
-    projection is the transpose of an orthogonal value projection. So "circle" begins by looking at circles. From
+    A word that names a visible property starts on the axis that the property has in a visual token; all words share a
+    component whose opposite means background. Attention starts as a copy of what is similar (mimetic initialisation,
+    arXiv 2305.09828): keys equal queries, and the output projection is the transpose of an orthogonal value
+    projection. So "circle" begins by looking at circles, and text at text rather than at empty background. From
     independent weights looking up had not appeared after 400 steps.
 
     Args:
-        model: Its embeddings, head and key projections are changed in place.
+        model: Its embeddings, head and attention projections are changed in place.
         tokenizer: The model's tokenizer, in which every word with a space before it is one token.
         words: Word -> unit vector [WIDTH], as given by `PatchCode.words`.
+        coordinates: [101, WIDTH] vectors of "0.00" to "1.00", as given by `PatchCode.coordinate`: neighbours start
+            alike, so that what is learned of one value serves the next.
+        text: [1, WIDTH] unit vector that all words share.
     """
     with torch.no_grad():
+        embeddings = model.get_input_embeddings().weight
         for word, axis in words.items():
             index = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(f" {word}"))
-            model.get_input_embeddings().weight[index] = math.sqrt(WIDTH) * axis
+            embeddings[index] = math.sqrt(WIDTH) * axis
             model.lm_head.weight[index] = axis
+        indices = [tokenizer.convert_tokens_to_ids(f"{i / 100:.2f}") for i in range(len(coordinates))]
+        embeddings[indices] = math.sqrt(WIDTH) * nn.functional.normalize(coordinates, dim=-1)
+        model.lm_head.weight[indices] = 0.5 * coordinates
+        embeddings.copy_(math.sqrt(1 - TEXT_SHARE) * embeddings + math.sqrt(TEXT_SHARE * WIDTH) * text)
         for layer in model.model.language_model.layers:
             attention = layer.self_attn
             attention.k_proj.weight.copy_(attention.q_proj.weight)

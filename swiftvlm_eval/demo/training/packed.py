@@ -14,13 +14,16 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 MASKED = -1e4
 
 
-def packed_decoder(decoder: LlamaModel, prefix: torch.Tensor, questions: torch.Tensor) -> torch.Tensor:
+def packed_decoder(
+    decoder: LlamaModel, prefix: torch.Tensor, questions: torch.Tensor, reluctance: torch.Tensor | None = None
+) -> torch.Tensor:
     """Hidden states after the final norm, [B, n, T, D], of n questions of T rows behind each prefix.
 
     Args:
         decoder: Llama with as many key/value heads as query heads.
         prefix: [B, P, D] embeddings of system prompt and visual tokens.
         questions: [B, n, T, D] embeddings, right-padded; rows behind a question's end are computed and meaningless.
+        reluctance: [B, n, T], taken off every attention logit from a question's row to the prefix; none by default.
     """
     count, length = questions.shape[1:3]
     shared = prefix.shape[1]
@@ -29,7 +32,7 @@ def packed_decoder(decoder: LlamaModel, prefix: torch.Tensor, questions: torch.T
     prefix_turn = cos[:, :, :shared], sin[:, :, :shared]
     question_turn = cos[:, :, shared:].repeat(1, 1, count, 1), sin[:, :, shared:].repeat(1, 1, count, 1)
     for layer in decoder.layers:
-        prefix, questions = _layer(layer, prefix, questions, prefix_turn, question_turn)
+        prefix, questions = _layer(layer, prefix, questions, prefix_turn, question_turn, reluctance)
     normed: torch.Tensor = decoder.norm(questions)
     return normed
 
@@ -43,12 +46,13 @@ def _layer(
     questions: torch.Tensor,
     prefix_turn: Rotation,
     question_turn: Rotation,
+    reluctance: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     attention = layer.self_attn
     query, key, value = _project(layer, prefix, prefix_turn)
     own = _project(layer, questions.flatten(1, 2), question_turn)
     seen = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-    asked = _question_attention(own, key, value, questions.shape[1])
+    asked = _question_attention(own, key, value, questions.shape[1], reluctance)
     prefix = prefix + attention.o_proj(_merge_heads(seen))
     questions = questions + attention.o_proj(_merge_heads(asked)).view_as(questions)
     return (
@@ -68,7 +72,11 @@ def _project(layer: LlamaDecoderLayer, rows: torch.Tensor, turn: Rotation) -> tu
 
 
 def _question_attention(
-    own: tuple[torch.Tensor, ...], prefix_key: torch.Tensor, prefix_value: torch.Tensor, count: int
+    own: tuple[torch.Tensor, ...],
+    prefix_key: torch.Tensor,
+    prefix_value: torch.Tensor,
+    count: int,
+    reluctance: torch.Tensor | None,
 ) -> torch.Tensor:
     """[B, heads, n * T, head_dim]: every question over the prefix and, causally, over itself."""
     query, key, value = own
@@ -77,7 +85,11 @@ def _question_attention(
     future = torch.full((split[3], split[3]), MASKED, device=query.device, dtype=query.dtype).triu(1)
     to_prefix = (query @ prefix_key.transpose(-1, -2)).view(*split[:4], -1)
     to_self = query.view(split) @ key.view(split).transpose(-1, -2) + future
-    weights = torch.softmax(torch.cat([to_prefix, to_self], dim=-1) * dim**-0.5, dim=-1).to(value.dtype)
+    logits = torch.cat([to_prefix * dim**-0.5, to_self * dim**-0.5], dim=-1)
+    if reluctance is not None:
+        penalty = F.pad(reluctance.unsqueeze(-1).expand(*reluctance.shape, prefix_key.shape[2]), (0, split[3]))
+        logits = logits - penalty.unsqueeze(1).to(logits.dtype)
+    weights = torch.softmax(logits, dim=-1).to(value.dtype)
     shared = prefix_key.shape[2]
     from_prefix = weights[..., :shared].reshape(batch, heads, rows, shared) @ prefix_value
     from_self = weights[..., shared:] @ value.view(split)

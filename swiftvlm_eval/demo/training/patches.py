@@ -28,6 +28,14 @@ MIN_COVER = 0.18
 """A patch shows an object that covers at least this share of it, and a label whose plate does."""
 
 
+STRENGTH = 7.0
+"""Length of a colour, shape or label in the code: most of a token, so that a word finds its patches by likeness."""
+
+
+BOX_STRENGTH = 2.5
+"""Scale of a box's coordinates in the code; much less, and "left" and the second decimal are learned very late."""
+
+
 @dataclass(frozen=True)
 class PatchTargets:
     """Per scene: class ids (0 for none) of [GRID * GRID] patches, [.., 4] boxes, and [PRESENCE] zeros and ones.
@@ -108,20 +116,24 @@ class PatchCode:
     def __init__(self, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
         axes = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=generator))[0]
-        sizes = (len(COLOURS) + 1, len(SHAPES), len(LABELS), 4 * 5, 4 * 3)
-        self.colour, self.shape, self.label, self.box, place = axes[: sum(sizes)].split(sizes)
+        sizes = (1, len(COLOURS), len(SHAPES), len(LABELS), 4 * 5, 4 * 3)
+        self.text, self.colour, self.shape, self.label, self.box, place = axes[: sum(sizes)].split(sizes)
         rows, columns = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij")
         cells = torch.stack([columns, rows, columns + 1, rows + 1], dim=-1).reshape(-1, 4) / GRID
         self._places = _waves(cells, 1).flatten(1) @ place
 
     def words(self) -> dict[str, torch.Tensor]:
         """Axis [WIDTH] of every colour, shape and label that has a word, by that word."""
-        axes = torch.cat([self.colour[1:], self.shape, self.label])
+        axes = torch.cat([self.colour, self.shape, self.label])
         return dict(zip((*COLOURS, *SHAPES, *LABELS), axes, strict=True))
+
+    def coordinate(self, values: torch.Tensor) -> torch.Tensor:
+        """[n, WIDTH] vectors for coordinates 0..1 [n]: alike to every box code that has this value on any side."""
+        return _waves(values.unsqueeze(-1).expand(-1, 4), 2).flatten(1) @ self.box
 
     def to(self, device: torch.device) -> PatchCode:
         """Moves the axes to a device; returns self."""
-        for name in ("colour", "shape", "label", "box", "_places"):
+        for name in ("text", "colour", "shape", "label", "box", "_places"):
             setattr(self, name, getattr(self, name).to(device))
         return self
 
@@ -130,10 +142,11 @@ class PatchCode:
         nothing = torch.zeros_like(self.colour[:1])
         shown = (batch["colour"] > 0).unsqueeze(-1)
         boxes = _waves(batch["box"], 2).flatten(2) @ self.box
-        code = 5.5 * self.colour[batch["colour"]]
-        code = code + 5.5 * torch.cat([nothing, self.shape])[batch["shape"]]
-        code = code + 5.5 * torch.cat([nothing, self.label])[batch["label"]]
-        return code + shown * 1.8 * boxes + 1.2 * self._places
+        colours = torch.cat([-self.text, self.colour])  # nothing there is the opposite of text
+        code = STRENGTH * colours[batch["colour"]]
+        code = code + STRENGTH * torch.cat([nothing, self.shape])[batch["shape"]]
+        code = code + STRENGTH * torch.cat([nothing, self.label])[batch["label"]]
+        return code + shown * BOX_STRENGTH * boxes + 0.6 * self._places
 
 
 def _waves(values: torch.Tensor, octaves: int) -> torch.Tensor:
