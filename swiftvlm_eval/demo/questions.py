@@ -181,8 +181,12 @@ BUILDERS: dict[Task, Callable[[Scene], list[Question]]] = {
 }
 
 
-def sample_questions(scene: Scene, task: Task, count: int, rng: np.random.Generator) -> list[Question]:
+def sample_questions(
+    scene: Scene, task: Task, count: int, rng: np.random.Generator, skip: Sequence[str] = ()
+) -> list[Question]:
     """At most `count` different questions of a task, its kinds drawn evenly; for pope, half of them yes.
+
+    Kinds named in `skip` are left out.
 
     Raises:
         ValueError: The task is unknown.
@@ -191,7 +195,8 @@ def sample_questions(scene: Scene, task: Task, count: int, rng: np.random.Genera
         raise ValueError(f"task is {task!r}; allowed: {', '.join(TASKS)}")
     by_kind: dict[str, list[Question]] = {}
     for question in BUILDERS[task](scene):
-        by_kind.setdefault(question.kind, []).append(question)
+        if question.kind not in skip:
+            by_kind.setdefault(question.kind, []).append(question)
     pools = [[group[i] for i in rng.permutation(len(group))] for group in by_kind.values()]
     chosen: list[Question] = []
     yes_turn = int(rng.integers(2))

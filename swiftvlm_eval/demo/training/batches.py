@@ -5,6 +5,7 @@ See `packed.py` for how the questions of a picture share its prefix.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -86,14 +87,16 @@ class Packer:
         return ids, labels, [-1] * unlabelled + [self.kinds.index(question.kind)] * len(answer)
 
 
-def draw_batch(split: Split, seed: int, start: int, count: int, mix: Mix) -> tuple[list[Scene], list[list[Question]]]:
-    """Scenes `start` to `start + count - 1` of a split, with questions drawn from the same streams."""
+def draw_batch(
+    split: Split, seed: int, start: int, count: int, mix: Mix, skip: Sequence[str] = ()
+) -> tuple[list[Scene], list[list[Question]]]:
+    """Scenes `start` to `start + count - 1` of a split, with questions of the mix, kinds in `skip` left out."""
     drawn, asked = [], []
     for index in range(start, start + count):
         rng = scene_generator(split, seed, index)
         scene = sample_scene(rng)
         drawn.append(scene)
-        asked.append([q for task, number in mix.items() for q in sample_questions(scene, task, number, rng)])
+        asked.append([q for task, number in mix.items() for q in sample_questions(scene, task, number, rng, skip)])
     return drawn, asked
 
 

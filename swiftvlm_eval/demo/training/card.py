@@ -67,11 +67,11 @@ def draw_curves(curves: Path, picture: Path) -> None:
             lines[row["stage"], row["name"]].append((int(row["images"]), float(row["loss"])))
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), sharey=True, layout="constrained")
     for axis, stage in zip(axes, ("words", "boxes", "joint"), strict=True):
-        for name, label in CURVES:
+        for number, (name, label) in enumerate(CURVES):
             points = lines.get((stage, name))
             if points:
-                axis.plot(*zip(*points, strict=True), label=label, linewidth=1.2)
-        axis.set(title=f"stage: {stage}", xlabel="pictures", yscale="log")
+                axis.plot(*zip(*points, strict=True), label=label, color=f"C{number}", linewidth=1.2)
+        axis.set(title=f"stage: {stage}", xlabel="pictures", yscale="log", ylim=(0.01, 8))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("loss per answer token (nats)")
     axes[2].legend(fontsize=7, ncols=2)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,12 +66,14 @@ def answer_questions(
     return [answer.strip() for answer in answers]
 
 
-def evaluate(checkpoint: Path, device: torch.device) -> dict[str, dict[str, float | int]]:
+def evaluate(
+    checkpoint: Path, device: torch.device, tasks: Sequence[Task] = TASKS
+) -> dict[str, dict[str, float | int]]:
     """Share of right answers of each benchmark: n, right, accuracy and its 95 % Wilson interval."""
     processor = AutoProcessor.from_pretrained(checkpoint)
     model = LlavaForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).to(device).eval()
     scores: dict[str, dict[str, float | int]] = {}
-    for task in TASKS:
+    for task in tasks:
         samples = list(read_samples(task, data_path(f"demo_{task}")))
         answers = answer_questions(model, processor, samples)
         right = sum(sample.is_right(answer) for sample, answer in zip(samples, answers, strict=True))

@@ -16,7 +16,7 @@ from swiftvlm_eval.demo.training.batches import Packer, draw_batch
 from swiftvlm_eval.demo.training.model import build_model, draw_retrieval_start
 from swiftvlm_eval.demo.training.parallel import average_gradients, rank_and_world, share_of_batch
 from swiftvlm_eval.demo.training.patches import PatchCode
-from swiftvlm_eval.demo.training.stages import Learner, Stage, stage_loss, trained_parameters
+from swiftvlm_eval.demo.training.stages import Learner, Stage, stage_loss, trained_parameters, vision_parameters
 from swiftvlm_eval.demo.training.tower import TowerHeads
 
 LOG_EVERY = 25
@@ -77,7 +77,7 @@ def _run_stage(
     learner: Learner, stage: Stage, folder: Path, report: Report, resumed: dict[str, object] | None
 ) -> None:
     parameters = trained_parameters(learner, stage)
-    optimiser = _optimiser(parameters)
+    optimiser = _optimiser(parameters, set(vision_parameters(learner)), stage.vision_scale)
     first = 0
     if resumed is not None:
         optimiser.load_state_dict(resumed["optimiser"])  # type: ignore[arg-type]
@@ -85,8 +85,8 @@ def _run_stage(
     tally, started = Tally(), time.monotonic()
     for step in range(first, stage.steps):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(stage, step)
-        scenes, questions = draw_batch("train", stage.seed, *share_of_batch(step, stage.images), stage.mix)
+            group["lr"] = group["scale"] * learning_rate(stage, step)
+        scenes, questions = draw_batch("train", stage.seed, *share_of_batch(step, stage.images), stage.mix, stage.skip)
         with torch.autocast(learner.device.type, torch.bfloat16):
             loss = stage_loss(learner, stage, step, scenes, questions, tally)
         optimiser.zero_grad()
@@ -105,11 +105,17 @@ def _run_stage(
             _save(learner, stage, step + 1, optimiser, folder / "state.pt")
 
 
-def _optimiser(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW; norms and biases do not decay."""
-    matrices = [parameter for parameter in parameters if parameter.dim() > 1]
-    vectors = [parameter for parameter in parameters if parameter.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}]
+def _optimiser(
+    parameters: list[torch.nn.Parameter], vision: set[torch.nn.Parameter], vision_scale: float
+) -> torch.optim.Optimizer:
+    """AdamW; norms and biases do not decay, and the vision side's learning rate is scaled."""
+    groups = []
+    for seen in (False, True):
+        for matrix in (False, True):
+            chosen = [p for p in parameters if (p in vision) == seen and (p.dim() > 1) == matrix]
+            decay, scale = 0.02 if matrix else 0.0, vision_scale if seen else 1.0
+            if chosen:
+                groups.append({"params": chosen, "weight_decay": decay, "scale": scale})
     return torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
 

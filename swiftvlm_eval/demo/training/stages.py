@@ -38,8 +38,9 @@ ALIGNMENT_WEIGHT = 2.0
 class Stage:
     """Schedule of one stage.
 
-    `seed` numbers the stream of training scenes; `tower_weight` scales the tower's losses; `coordinate_weight` is the
-    weight of a coordinate beside a word, small at first because boxes are many tokens and learn last.
+    `seed` numbers the stream of training scenes; `tower_weight` scales the tower's losses and `vision_scale` the
+    learning rate of the vision side; `coordinate_weight` is the weight of a coordinate beside a word. `mix` says which
+    questions are asked, without the kinds in `skip`.
 
     `reluctance` is taken off the attention logits from the end of a prompt and from the answer to the image, and falls
     to 0 within `reluctant_steps`. Otherwise the answer's rows first learn to look at all objects alike, which is worth
@@ -57,18 +58,20 @@ class Stage:
     seed: int
     warmup: int = 50
     tower_weight: float = 0.0
+    vision_scale: float = 1.0
     coordinate_weight: float = 1.0
     reluctance: float = 0.0
     reluctant_steps: int = 1
     alternate: bool = False
     mix: Mix = field(default_factory=lambda: FULL_MIX)
+    skip: tuple[str, ...] = ()
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage("tower", steps=3000, images=32, learning_rate=1.5e-3, seed=1, warmup=200, tower_weight=1.0),
+    Stage("tower", 5000, images=32, learning_rate=1.5e-3, seed=1, warmup=200, tower_weight=1.0),
     Stage("words", 200, images=24, learning_rate=1.5e-3, seed=2, mix=WORD_MIX, reluctance=8.0, reluctant_steps=400),
-    Stage("boxes", 1000, images=16, learning_rate=1.5e-3, seed=3, alternate=True, reluctance=4.0, reluctant_steps=150),
-    Stage("joint", 1300, images=24, learning_rate=1e-3, seed=4, tower_weight=0.1),
+    Stage("boxes", 1400, images=16, learning_rate=1.5e-3, seed=3, alternate=True, reluctance=4.0, reluctant_steps=150),
+    Stage("joint", 2000, images=16, learning_rate=8e-4, seed=4, tower_weight=0.3, vision_scale=0.25),
 )
 
 
@@ -84,11 +87,16 @@ class Learner:
     device: torch.device
 
 
+def vision_parameters(learner: Learner) -> list[torch.nn.Parameter]:
+    """Parameters of the tower, the projector and the tower's read-outs."""
+    core = learner.model.model
+    return [*core.vision_tower.parameters(), *core.multi_modal_projector.parameters(), *learner.heads.parameters()]
+
+
 def trained_parameters(learner: Learner, stage: Stage) -> list[torch.nn.Parameter]:
     """Parameters that a stage changes."""
-    core = learner.model.model
-    vision = [*core.vision_tower.parameters(), *core.multi_modal_projector.parameters(), *learner.heads.parameters()]
-    language = [*core.language_model.parameters(), *learner.model.lm_head.parameters()]
+    vision = vision_parameters(learner)
+    language = [*learner.model.model.language_model.parameters(), *learner.model.lm_head.parameters()]
     return {"tower": vision, "words": language, "boxes": language, "joint": vision + language}[stage.name]
 
 
