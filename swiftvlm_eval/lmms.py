@@ -3,6 +3,7 @@
 Requests in, answers out; what is pruned is decided by the method, and how by the engine.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -22,7 +23,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from swiftvlm_eval.efficiency.flops import PAPER_TEXT_TOKENS, prefill_flops
 from swiftvlm_eval.llava.checkpoint import Checkpoint, load_checkpoint
-from swiftvlm_eval.llava.prompts import SYSTEM_PROMPT, continuation_ids, vicuna_v1
+from swiftvlm_eval.llava.prompts import SYSTEM_PROMPT, TEMPLATES, continuation_ids
 from swiftvlm_eval.provenance import commit, package_versions
 from swiftvlm_eval.pruning.budget import parse_budget
 from swiftvlm_eval.pruning.engine import PruningSession
@@ -135,6 +136,17 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
             raise ValueError(
                 f"pretrained={self.checkpoint.name!r}: a {self.checkpoint.family} checkpoint; "
                 f"allowed for this model name are {self.family} checkpoints"
+            )
+        language_model = self.checkpoint.model.config.text_config.model_type
+        if language_model not in TEMPLATES:
+            raise ValueError(
+                f"language model {language_model!r}: no prompt is known; allowed are {', '.join(TEMPLATES)}"
+            )
+        self.render = TEMPLATES[language_model]
+        if self.family == "llava15" and self.checkpoint.image_mode == "hf_default":
+            logger.warning(
+                "image_mode=hf_default: the model sees the centre crop, the grounding tasks score the padded square; "
+                "a task of your own can use process_results_crop"
             )
         self.session = PruningSession(self.checkpoint.adapter, self.method, self.budget, self.seed)
         self.journal: Any = None
@@ -264,7 +276,7 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
     def _generate(self, batch: Sequence[Instance]) -> list[GenerationResult]:
         images = [self._images(request, request.args[2]) for request in batch]
         prompts = [
-            vicuna_v1(request.args[0], len(own), self.system_prompt)
+            self.render(request.args[0], len(own), self.system_prompt)
             for request, own in zip(batch, images, strict=True)
         ]
         clock = FirstTokenClock(self.device)
@@ -313,7 +325,7 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
         given = isinstance(doc_to_target, str)
         target = doc_to_target if given else f" {doc_to_target(self._document(request))}"
         images = self._images(request, doc_to_visual)
-        prompt = vicuna_v1(context, len(images), self.system_prompt)
+        prompt = self.render(context, len(images), self.system_prompt)
         inputs = self.checkpoint.encode([prompt], [images])
         ids = continuation_ids(self.checkpoint.tokenizer, prompt, target.rstrip())
         continuation = torch.tensor([ids], device=self.device)
@@ -361,21 +373,21 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
     def description(self) -> dict[str, Any]:
         """The run, for the record: model, method with all options, and how it was executed."""
         options = {option.name: getattr(self.method, option.name) for option in fields(self.method)}
-        schedule = options.pop("schedule")
         return {
             "method": self.method.name,
             "options": options,
             "budget": self.budget if self.method.name != "vanilla" else 1.0,
-            "schedule": schedule,
+            "schedule": self.method.schedule,
             "pretrained": self.checkpoint.name,
-            "revision": self.checkpoint.revision or getattr(self.checkpoint.model.config, "_commit_hash", None),
+            "revision": getattr(self.checkpoint.model.config, "_commit_hash", None) or self.checkpoint.revision,
             "family": self.family,
             "shape": asdict(self.checkpoint.adapter.shape),
             "dtype": str(self.checkpoint.model.dtype).removeprefix("torch."),
             "device": device_name(self.device),
             "attn_implementation": self.checkpoint.adapter.attention_implementation,
             "batch_size": self.batch_size_per_gpu,
-            "image_mode": self.checkpoint.image_mode,
+            "image_mode": self.checkpoint.image_mode if self.family == "llava15" else "anyres",
+            "system_prompt_sha256": hashlib.sha256(self.system_prompt.encode()).hexdigest()[:12],
             "seed": self.seed,
             "world_size": self.world_size,
             "versions": package_versions(),

@@ -27,8 +27,11 @@ def model_classes() -> dict[str, str]:
 
 def manifests() -> list[Any]:
     """The models of this plugin; also makes the task folder known."""
-    from lmms_eval.models.registry_v2 import ModelManifest
-
+    try:
+        from lmms_eval.models.registry_v2 import ModelManifest
+    except ImportError as error:
+        _logger.warning("swiftvlm-eval: models not registered (%s); this lmms-eval is not supported", error)
+        return []
     try:
         _add_task_folder()
     except Exception as error:  # lmms-eval has changed under us: say so, and keep its other plugins alive

@@ -12,7 +12,7 @@ from typing import Any
 
 from swiftvlm_eval.journal import Journal
 from swiftvlm_eval.provenance import commit, package_versions
-from swiftvlm_eval.pruning.budget import parse_budget
+from swiftvlm_eval.pruning.budget import BudgetError, parse_budget
 from swiftvlm_eval.pruning.methods import make_method, method_names
 
 
@@ -143,7 +143,12 @@ class Sweep:
             if done:
                 yield Outcome(configuration, "kept", done[0])
             else:
-                yield Outcome(configuration, "done", self._run_one(configuration))
+                try:
+                    yield Outcome(configuration, "done", self._run_one(configuration))
+                except RuntimeError as error:  # on LLaVA-NeXT an image's own token count decides
+                    if not isinstance(error.__cause__, BudgetError):
+                        raise
+                    yield Outcome(configuration, "refused", reason=str(error))
 
     def _check(self, configuration: Configuration) -> None:
         """Refuses, before any work, a budget or layers that the model's depth and number of visual tokens forbid."""

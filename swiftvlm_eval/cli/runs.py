@@ -51,7 +51,7 @@ def sweep_command(
     }
     try:
         seed_numbers = [int(seed) for seed in seeds.split(",")]
-        refused = run_sweep(
+        outcomes = run_sweep(
             model, out, methods, budgets, tasks, limit=limit, batch_size=batch_size, seeds=seed_numbers, **loading
         )
     except (ValueError, RuntimeError, TypeError) as error:
@@ -59,7 +59,7 @@ def sweep_command(
     console.print(
         f"records in {escape(str(out / 'records'))}; `swiftvlm-eval leaderboard {escape(str(out))} --out DIR`"
     )
-    raise typer.Exit(1 if refused else 0)
+    raise typer.Exit(1 if any(outcome.status == "refused" for outcome in outcomes) else 0)
 
 
 def run_sweep(
@@ -73,8 +73,8 @@ def run_sweep(
     batch_size: int = 1,
     seeds: list[int] | None = None,
     **loading: Any,
-) -> int:
-    """Runs a grid and prints what becomes of each configuration; returns how many were refused."""
+) -> list[Any]:
+    """Runs a grid and prints what becomes of each configuration; returns the outcomes."""
     from swiftvlm_eval.sweep import Sweep, make_grid, parse_methods
 
     grid = make_grid(parse_methods(methods), budgets.split(","), seeds or [0])
@@ -86,14 +86,14 @@ def run_sweep(
     with console.status(f"loading {escape(model)}"):
         checkpoint = load_checkpoint(model, **loading)
     sweep = Sweep(checkpoint, [task.strip() for task in tasks.split(",")], out, batch_size=batch_size, limit=limit)
-    refused = 0
+    outcomes = []
     for number, outcome in enumerate(sweep.run(grid), start=1):
-        refused += outcome.status == "refused"
+        outcomes.append(outcome)
         colour = {"done": "green", "kept": "cyan", "refused": "red"}[outcome.status]
         note = f": {outcome.reason}" if outcome.reason else ""
         label = escape(outcome.configuration.label)
         console.print(f"{number}/{len(grid)} {label} [{colour}]{outcome.status}[/]{escape(note)}", soft_wrap=True)
-    return refused
+    return outcomes
 
 
 def demo_command(
@@ -115,7 +115,7 @@ def demo_command(
         for part in ("records", "lmms_eval", "partial"):
             shutil.rmtree(out / part, ignore_errors=True)
     try:
-        refused = run_sweep("demo", out, methods, budgets, "demo", limit=questions, device="cpu")
+        outcomes = run_sweep("demo", out, methods, budgets, "demo", limit=questions, device="cpu")
         report = build([out / "records"], out / "leaderboard", include_limited=True)
     except (ValueError, RuntimeError, TypeError) as error:
         fail(error)
@@ -126,7 +126,7 @@ def demo_command(
         f"Pages: {escape(str(out / 'leaderboard'))}",
         soft_wrap=True,
     )
-    raise typer.Exit(1 if refused else 0)
+    raise typer.Exit(1 if any(outcome.status == "refused" for outcome in outcomes) else 0)
 
 
 def check_command(
@@ -145,18 +145,19 @@ def check_command(
 
     Example: swiftvlm-eval check --model llava-hf/llava-1.5-7b-hf --samples 200
     """
-    from swiftvlm_eval.health import check_samples, read_samples
+    from swiftvlm_eval.health import check_samples, expectations, read_samples
+    from swiftvlm_eval.results import read_record
 
     try:
-        run_sweep(model, out, "vanilla", "1", tasks, limit=samples, revision=revision, dtype=dtype, device=device)
-        from transformers import AutoConfig
-
-        from swiftvlm_eval.demo import checkpoint_path
-        from swiftvlm_eval.llava.checkpoint import FAMILIES
-
-        source = str(checkpoint_path()) if model == "demo" else model
-        family = FAMILIES[AutoConfig.from_pretrained(source, revision=revision).model_type]
-        gates = check_samples(family, read_samples(out / "lmms_eval"), published=model != "demo")
+        outcomes = run_sweep(
+            model, out, "vanilla", "1", tasks, limit=samples, revision=revision, dtype=dtype, device=device
+        )
+        record_file = outcomes[0].record
+        if record_file is None:
+            raise RuntimeError(outcomes[0].reason)
+        family = read_record(record_file).model.family or ""
+        pilot = read_samples(out / "lmms_eval" / record_file.parent.name)
+        gates = check_samples(family, pilot, published=model in expectations()["checkpoints"])
     except (ValueError, RuntimeError, TypeError, KeyError) as error:
         fail(error)
     table = Table("task", "gate", "verdict", "seen", "what to do", box=SIMPLE)

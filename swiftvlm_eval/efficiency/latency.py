@@ -198,7 +198,9 @@ def ratio_interval(numerator: Sequence[float], denominator: Sequence[float]) -> 
 def latency_rows(workload: Workload, timings: Sequence[Timing]) -> Iterator[dict[str, Any]]:
     """One row per contender: medians, paired speed-ups over stock, and the FLOPs-implied prefill speed-up.
 
-    `of_implied` is the measured over the implied speed-up: 1 means that the saved FLOPs are saved time.
+    `of_implied` is the measured over the implied speed-up. The measured prefill holds the vision tower and the
+    projector, which no decoder method makes faster, the implied one the decoder alone: with a tower that counts, 1 is
+    out of reach.
     """
     stock = timings[0]
     full = prefill_flops([workload.side**2] * workload.shape.num_layers, workload.text_tokens, workload.shape)

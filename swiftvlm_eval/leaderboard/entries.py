@@ -14,7 +14,7 @@ from swiftvlm_eval.results.store import Problem, StoredRun
 VANILLA = "vanilla"
 
 # Fields two runs must share for their scores to stand in one table.
-SETTING_KEYS = ("pretrained", "revision", "dtype", "image_mode", "gen_kwargs", "limit", "offset")
+SETTING_KEYS = ("pretrained", "revision", "dtype", "image_mode", "system_prompt", "gen_kwargs", "limit", "offset")
 # Fields that do not make a different row of the unpruned model.
 _IRRELEVANT_FOR_VANILLA = ("budget", "options", "seed")
 

@@ -81,14 +81,19 @@ def _comparison(published: Board, row: Row, key: str, cell: Cell, boards: Sequen
 
 
 def _ours(published: Board, row: Row, key: str, board: Board) -> Cell | None:
-    """Finds our cell; a variant of a method (an ablation) has no counterpart among the registered methods."""
+    """Finds our cell; a variant of a method (an ablation) has no counterpart among the registered methods.
+
+    Where several variants or seeds of a method were run at one budget, none of them is picked.
+    """
     if board.pretrained != published.pretrained or (row.label != row.method and not row.is_vanilla):
         return None
-    for ours in board.rows:
-        same = ours.is_vanilla if row.is_vanilla else ours.method == row.method and _close(ours.budget, row.budget)
-        if same and key in ours.cells:
-            return ours.cells[key]
-    return None
+    found = [
+        ours.cells[key]
+        for ours in board.rows
+        if (ours.is_vanilla if row.is_vanilla else ours.method == row.method and _close(ours.budget, row.budget))
+        and key in ours.cells
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def _close(first: float | None, second: float | None) -> bool:
@@ -101,6 +106,7 @@ def versus_page(published: Sequence[Board], comparisons: Sequence[Comparison]) -
         f"# {TITLE}",
         "",
         "A cell holds published → ours and, below, ours minus published with its 95 % interval.",
+        "Where several variants of a method were run at one budget, none is picked.",
         "",
     ]
     for board in published:

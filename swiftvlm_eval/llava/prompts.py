@@ -21,12 +21,38 @@ def vicuna_v1(text: str, num_images: int = 1, system_prompt: str = SYSTEM_PROMPT
     Raises:
         ValueError: the text holds placeholders, but not as many as there are images.
     """
+    system = f"{system_prompt} " if system_prompt else ""
+    return f"{system}USER: {with_images(text, num_images)} ASSISTANT:"
+
+
+def with_images(text: str, num_images: int) -> str:
+    """The text with a line for each image in front, unless it places them itself.
+
+    Raises:
+        ValueError: the text holds placeholders, but not as many as there are images.
+    """
     placed = text.count(IMAGE_PLACEHOLDER)
     if placed not in (0, num_images):
         raise ValueError(f"the prompt holds {placed} {IMAGE_PLACEHOLDER} placeholders for {num_images} images")
-    images = "" if placed else f"{IMAGE_PLACEHOLDER}\n" * num_images
-    system = f"{system_prompt} " if system_prompt else ""
-    return f"{system}USER: {images}{text} ASSISTANT:"
+    return text if placed else f"{IMAGE_PLACEHOLDER}\n" * num_images + text
+
+
+def mistral_instruct(text: str, num_images: int = 1, system_prompt: str = "") -> str:
+    """Renders one turn as LLaVA-NeXT on Mistral was trained: `[INST]`, the images, the text, `[/INST]`; no system.
+
+    Args:
+        text: as in `vicuna_v1`.
+        num_images: images of this sample.
+        system_prompt: ignored; this conversation has none.
+
+    Raises:
+        ValueError: the text holds placeholders, but not as many as there are images.
+    """
+    return f"[INST] {with_images(text, num_images)} [/INST]"
+
+
+TEMPLATES = {"llama": vicuna_v1, "mistral": mistral_instruct}
+"""Language model's `model_type` -> conversation form."""
 
 
 def prompt_ids(tokenizer: Any, prompt: str, image_token_id: int, visual_counts: Sequence[int]) -> list[int]:

@@ -178,7 +178,9 @@ def solve_counts(
         counts.append((kept, min(max(round(merged_share), 0), num_visual - kept)))
     _settle(counts, boundaries, num_visual, num_layers, target, minimum, merged_for)
     if abs(mean(counts) - target) > 0.5:
-        floor = mean([(minimum, 0)] * len(boundaries))
+        least = [minimum] * len(boundaries)
+        merged = [0] * len(least) if merged_for is None else merged_for(num_visual, least)
+        floor = mean(list(zip(least, merged, strict=True)))
         raise BudgetError(
             f"budget={budget:.4g} of {num_visual} visual tokens ({target:.1f} per layer on average): feasible with "
             f"edits after layers {list(boundaries)} of {num_layers} is {floor:.1f} to {num_visual} tokens "

@@ -292,7 +292,7 @@ class PruningSession:
             text_states=states[rows.text],
             question=rows.question,
             carry=carry,
-            previous_states=None if before is None else before[rows.visual],
+            read_previous=partial(_visual_rows, before, rows),
             layer_attention=attention,
             read_layout=partial(self._tower.layout, counts, number),
             read_vision=partial(self._tower.signals, counts, number),
@@ -336,3 +336,9 @@ class PruningSession:
                 use_cache=True,
             )
         return hidden
+
+
+def _visual_rows(states: Tensor | None, rows: SampleRows) -> Tensor:
+    if states is None:
+        raise RuntimeError("no layer has run before boundary 0")
+    return states[rows.visual]

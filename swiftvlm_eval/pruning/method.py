@@ -169,7 +169,7 @@ class Signals:
         text_states: [n_t, hidden_size], text rows in sequence order; the last one ends the prompt.
         question: number of text rows after the last visual token.
         carry: what the method's previous stage left in its RowEdit.
-        previous_states: [V, hidden_size], the same visual rows one layer earlier; None at boundary 0.
+        read_previous: bound by the engine; read `previous_states`.
         layer_attention: bound by the engine; call `attention`.
         read_layout: bound by the engine; read `layout`.
         read_vision: bound by the engine; read `vision`.
@@ -184,7 +184,7 @@ class Signals:
     text_states: Tensor
     question: int
     carry: Any
-    previous_states: Tensor | None
+    read_previous: Callable[[], Tensor]
     layer_attention: LayerAttention | None
     read_layout: Callable[[], VisualLayout]
     read_vision: Callable[[], VisionSignals]
@@ -194,6 +194,11 @@ class Signals:
     def layout(self) -> VisualLayout:
         """Where each of the N tokens comes from."""
         return self.read_layout()
+
+    @cached_property
+    def previous_states(self) -> Tensor:
+        """[V, hidden_size], the live visual rows one layer earlier; not at boundary 0."""
+        return self.read_previous()
 
     @cached_property
     def vision(self) -> VisionSignals:
@@ -452,17 +457,18 @@ class PruningMethod(ABC):
             return self.with_merged(num_visual, [kept for kept, _ in kept_and_merged], [(0.0, 0.0)] * num_stages)
         return tuple((kept, min(merged, num_visual - kept)) for kept, merged in kept_and_merged)
 
-    @staticmethod
-    def whole_count(value: float, num_visual: int, option: str) -> int:
+    def whole_count(self, value: float, num_visual: int, option: str) -> int:
         """A count from an option: a share of N if below one, else tokens.
 
         Raises:
-            ValueError: outside 0..N.
+            ValueError: outside 0..N, or not a whole number.
         """
-        count = round(value * num_visual) if 0 < value < 1 else int(value)
-        if not 0 <= count <= num_visual or (value >= 1 and value != count):
-            raise ValueError(f"{option}={value}: allowed are whole numbers from 0 to {num_visual}, or shares below 1")
-        return count
+        count = self.to_tokens(value * num_visual) if 0 < value < 1 else value
+        if not 0 <= count <= num_visual or count != int(count):
+            raise ValueError(
+                f"{option}={value:g}: allowed are whole numbers from 0 to {num_visual}, or shares below 1"
+            )
+        return int(count)
 
     def paper_counts(self, num_visual: int, budget: float) -> tuple[tuple[int, int], ...]:
         """The published counts of a named budget, as shares of N rounded to whole tokens, at least one kept.
@@ -473,8 +479,9 @@ class PruningMethod(ABC):
         presets = {**self.presets, **self.paper_presets}
         counts = self.preset_counts(num_visual, budget, presets)
         if counts is None:
-            known = ", ".join(f"{share:.4g}" for share in sorted(presets)) or "none"
-            raise BudgetError(f"budget={budget:.4g}: {self.name} has paper schedules for the shares {known}")
+            known = ", ".join(f"{share:.4g}" for share in sorted(presets))
+            reason = f"has paper schedules for the shares {known}" if known else "has no schedule=paper"
+            raise BudgetError(f"budget={budget:.4g}: {self.name} {reason}")
         return counts
 
     def preset_counts(

@@ -46,13 +46,15 @@ class BoundAttention:
         query = self._rotated(self.adapter.queries(self.layer, self.states[asking]), self.rows.positions[asking], rope)
         if candidates is not None and positions is not None:
             return self._to_candidates(query, candidates, positions, rope, scope)
-        looked_at = self.rows.visual if scope == "visual" else torch.arange(len(self.rows), device=query.device)
+        looked_at: Tensor | slice = self.rows.visual if scope == "visual" else slice(None)
         if rope and self.cached_keys is not None:
             keys = self.cached_keys[:, looked_at]
         else:
             keys = self.adapter.keys(self.layer, self.states[looked_at])
             keys = self._rotated(keys, self.rows.positions[looked_at], rope)
-        visible = None if queries is None else looked_at <= asking[:, None]
+        visible = None
+        if queries is not None:
+            visible = torch.arange(len(self.rows), device=query.device)[looked_at] <= asking[:, None]
         rows = attention_rows(query, keys, visible)
         return rows if scope == "visual" else rows[..., self.rows.visual]
 

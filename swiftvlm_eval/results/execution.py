@@ -33,7 +33,7 @@ class ExecutionSum:
             "mean_rows": mean_rows,
             "share": mean_rows / report["visual_tokens"],
         }
-        if self._first_visual_tokens is None or isinstance(report.get("run"), dict):
+        if self._first_visual_tokens is None:
             self._first_visual_tokens = float(report["visual_tokens"])
         for key, value in values.items():
             if value is not None:

@@ -34,12 +34,13 @@ from swiftvlm_eval.results.record import (
 )
 from swiftvlm_eval.results.samples import SampleLine
 
-# What the run description of our model class holds; `schedule` and `planned_mean` may differ between tasks, because
-# they depend on the token count of the first image.
-_PER_TASK_KEYS = frozenset({"schedule", "planned_mean"})
+# What the run description of our model class holds; `planned_mean` may differ between tasks, because it depends on the
+# token count of the first image.
+_PER_TASK_KEYS = frozenset({"planned_mean"})
 _KNOWN_KEYS = _PER_TASK_KEYS | {
     *("method", "options", "budget", "pretrained", "revision", "family", "shape", "dtype", "device"),
     *("attn_implementation", "batch_size", "image_mode", "seed", "world_size", "versions", "commit"),
+    *("schedule", "system_prompt_sha256"),
 }
 
 
@@ -262,6 +263,7 @@ def _settings(config: Mapping[str, Any], run: Mapping[str, Any]) -> Settings:
         attn_implementation=run.get("attn_implementation"),
         batch_size=run.get("batch_size"),
         image_mode=run.get("image_mode"),
+        system_prompt_sha256=run.get("system_prompt_sha256"),
         seed=config.get("torch_seed") if seed is None else seed,
         world_size=run.get("world_size"),
         limit=None if limit in (None, -1) else float(limit),

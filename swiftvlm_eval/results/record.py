@@ -61,7 +61,7 @@ class MethodDescription(_Frozen):
         name: Registered method name; None for a model class that does not prune through this package.
         options: Every option of the method.
         budget: Budget as a share of the visual tokens entering the decoder, in (0, 1].
-        schedule: The plan the budget was turned into, as the method states it for the first document of the run.
+        schedule: `exact` (the budget is met) or `paper` (published counts of the named budget).
     """
 
     name: str | None
@@ -79,6 +79,7 @@ class Settings(_Frozen):
         attn_implementation: Attention kernel of the decoder.
         batch_size: Batch size of generation.
         image_mode: Image preprocessing (`pad`, `hf_default`, ...).
+        system_prompt_sha256: Start of the hash of the system sentence, which lmms-eval's prompts do not show.
         seed: Seed of random methods.
         world_size: Number of processes that shared the documents.
         limit: lmms-eval's `--limit`; None means all documents.
@@ -91,6 +92,7 @@ class Settings(_Frozen):
     attn_implementation: str | None
     batch_size: int | None
     image_mode: str | None
+    system_prompt_sha256: str | None = None
     seed: int | None
     world_size: int | None
     limit: float | None
@@ -274,6 +276,8 @@ class RunRecord(_Frozen):
             "method": method.name,
             "options": method.options,
             "budget": method.budget,
+            "schedule": method.schedule,
+            "system_prompt": settings.system_prompt_sha256,
             "image_mode": settings.image_mode,
             "dtype": settings.dtype,
             "gen_kwargs": settings.gen_kwargs,

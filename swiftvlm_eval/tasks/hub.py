@@ -1,9 +1,9 @@
 """Loads one split of a data set from the Hugging Face hub and says in plain words why it cannot.
 
 A task of ours does not name its data set in `dataset_path`. It names a *source*: one entry of a `sources.json` beside
-its YAML, and its `process_docs` loads the data. Three reasons. lmms-eval downloads every split, although a task needs
-one. It hands `process_docs` nothing but rows, so settings such as the split filter can only arrive as one. And it
-retries whatever fails in there five times and then shows a `RetryError` without the cause; `defer_errors` goes around
+its YAML, and its `process_docs` loads the data. Three reasons. lmms-eval keeps every split, although a task needs one.
+It hands `process_docs` nothing but rows, so settings such as the split filter can only arrive as one. And it retries
+whatever fails in there five times and then shows a `RetryError` without the cause; `defer_errors` goes around
 that.
 
 A task may be pointed at local rows instead (`dataset_path: parquet`): rows in the hub's own schema are used as they

@@ -135,3 +135,13 @@ def test_prompts_without_images_have_no_pixels() -> None:
 def test_images_and_placeholders_must_match() -> None:
     with pytest.raises(ValueError, match="0 image placeholders for 1 images"):
         in_memory(grid=4, layers=2).encode(["USER: Why? ASSISTANT:"], [[make_image(60, 40)]])
+
+
+def test_mistral_checkpoints_have_their_own_conversation_form() -> None:
+    from swiftvlm_eval.llava.prompts import TEMPLATES, mistral_instruct
+
+    assert mistral_instruct("What is it?") == "[INST] <image>\nWhat is it? [/INST]"
+    assert mistral_instruct("What is it?", 0, "A system sentence.") == "[INST] What is it? [/INST]"
+    assert TEMPLATES["mistral"] is mistral_instruct
+    with pytest.raises(ValueError, match="2 <image> placeholders for 1 images"):
+        mistral_instruct("<image><image>")

@@ -25,7 +25,17 @@ from swiftvlm_eval.lmms import cut_at, generation_arguments, run_lengths
 SHORT = {"max_new_tokens": 6}
 RUN_KEYS = {
     *("method", "options", "budget", "schedule", "planned_mean", "pretrained", "revision", "family", "shape", "seed"),
-    *("dtype", "device", "attn_implementation", "batch_size", "image_mode", "world_size", "versions", "commit"),
+    *(
+        "dtype",
+        "device",
+        "attn_implementation",
+        "batch_size",
+        "image_mode",
+        "system_prompt_sha256",
+        "world_size",
+        "versions",
+        "commit",
+    ),
 }
 
 
@@ -242,7 +252,7 @@ def test_a_run_of_the_demo_tasks_describes_itself() -> None:
         assert set(run) == RUN_KEYS
         assert run["planned_mean"] == pytest.approx(7.75) == sum(rows) / 12
         assert (run["method"], run["budget"], run["schedule"]) == ("fastv", 0.5, "exact")
-        assert run["options"] == {"layers": None, "counts": None, "scope": "all"}
+        assert run["options"] == {"layers": None, "counts": None, "schedule": "exact", "scope": "all"}
         assert run["shape"]["num_layers"] == 12
         assert (run["pretrained"], run["family"], run["image_mode"]) == ("tiny", "llava15", "pad")
         assert (run["dtype"], run["device"], run["attn_implementation"]) == ("float32", "cpu", "sdpa")

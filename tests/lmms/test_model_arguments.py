@@ -39,7 +39,7 @@ def test_options_reach_the_method_as_typed_on_the_command_line() -> None:
     model = make_model("fastv", budget="192", layers="3", scope="visual", batch_size="2")
     assert model.budget == pytest.approx(1 / 3)
     assert model.batch_size == 2
-    assert model.description["options"] == {"layers": (3,), "counts": None, "scope": "visual"}
+    assert model.description["options"] == {"layers": (3,), "counts": None, "schedule": "exact", "scope": "visual"}
 
 
 def test_vanilla_has_no_budget_but_the_whole() -> None:

@@ -80,7 +80,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Oracle]] = {
     ),
     "feather-union": (
         "feather",
-        {"layers": (4, 8), "mode": "union", "counts": (60, 20)},
+        {"layers": (4, 8), "mode": "union", "budget": 192},
         lambda m, i, g: feather.feather_union(m, i, g, boundaries=(4, 8), keep_ratio=0.3, stride=3),
     ),
     "sparsevlm": (
@@ -129,7 +129,9 @@ def generate(model: Any, inputs: Any, steps: int = STEPS) -> Any:
 
 def check(model: Any, inputs: Any, name: str, options: dict[str, Any], oracle: Oracle) -> None:
     """Runs the engine, forces its answer on the oracle, and compares everything that both can see."""
-    with prune(model, make_method(name, options)) as session:
+    options = dict(options)
+    budget = options.pop("budget", None)
+    with prune(model, make_method(name, options), budget=budget) as session:
         answer = generate(model, inputs)
         trace = session.traces[0]
     generated = answer.sequences[0, inputs["input_ids"].shape[1] :].tolist()

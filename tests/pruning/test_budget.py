@@ -116,6 +116,14 @@ def test_scaled_boundaries_ascend(num_layers: int) -> None:
         ("visionzip", {"counts": "192"}, "visionzip takes 2, k1:z1"),
         ("sparsevlm_v1", {}, "set scale= and bias="),
         ("fastv", {"schedule": "paper"}, "paper schedules for the shares"),
+        ("random", {"schedule": "paper"}, "random has no schedule=paper"),
+        ("feather", {"mode": "union"}, "union has no budget; it stands for 0.3333"),
+        ("feather", {"schedule": "paper", "counts": "60:20"}, "counts need mode=fill"),
+        ("sparsevlm_v1", {"scale": 2, "counts": "9:8:7:6"}, "counts by scale and bias"),
+        ("downsample", {"layers": "2"}, "takes form and grid instead"),
+        ("downsample", {"grid": 30}, "grid=30: allowed are whole numbers from 1 to 24"),
+        ("fastv", {"counts": "inf"}, "counts=inf: allowed"),
+        ("fastv", {"counts": "-0.5"}, "counts=-0.5: allowed"),
     ],
 )
 def test_options_that_do_not_fit_are_named(name: str, options: dict[str, str], message: str) -> None:
@@ -130,6 +138,9 @@ def test_options_that_do_not_fit_are_named(name: str, options: dict[str, str], m
         ("fastv", {"k": 2}, "option k=2: fastv has no such option; allowed are layers"),
         ("swiftvlm", {"scope": "text"}, "option scope='text' of swiftvlm"),
         ("swiftvlm", {"merge": "perhaps"}, "option merge='perhaps' of swiftvlm"),
+        ("sparsevlm_plus", {"heads": 0}, "option heads=0 of sparsevlm_plus"),
+        ("feather", {"stride": -3}, "option stride.*-3"),
+        ("downsample", {"grid": 0}, "option grid.*0"),
     ],
 )
 def test_unknown_methods_and_options_are_named(name: str, options: dict[str, object], message: str) -> None:
@@ -147,3 +158,25 @@ def test_without_merging_the_budget_is_spent_on_kept_tokens() -> None:
     plan = make_method("swiftvlm", {"merge": False, "bypass": False}).plan(576, 32, 1 / 3)
     assert all(stage.merged == 0 for stage in plan.stages)
     assert abs(plan.mean_visual_tokens - 192) <= 0.5
+
+
+def test_pdrop_truncates_its_shares() -> None:
+    # 2076 tokens: 0.125 of them are 259.5
+    plan = make_method("pdrop", {"counts": "0.5:0.25:0.125", "layers": "8:16:24"}).plan(2076, 32)
+    assert [stage.kept for stage in plan.stages] == [1038, 519, 259]
+
+
+def test_the_feasible_range_counts_recycled_rows() -> None:
+    method = make_method("sparsevlm")
+    with pytest.raises(BudgetError) as refused:
+        method.plan(576, 32, 56 / 576)
+    low = float(str(refused.value).split(" is ")[1].split(" to ")[0])
+    assert abs(method.plan(576, 32, (low + 0.5) / 576).mean_visual_tokens - low) < 1.5
+
+
+def test_a_grid_with_more_views_than_rows_ends() -> None:
+    from swiftvlm_eval.llava.adapter import single_grid_layout
+    from swiftvlm_eval.pruning.methods.feather import uniform_grid
+
+    assert uniform_grid(single_grid_layout(4, 6), 3, 3).tolist() == [0, 36, 72]
+    assert uniform_grid(single_grid_layout(1, 6), 3, 9).tolist() == [0, 3, 18, 21]

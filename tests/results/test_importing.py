@@ -156,12 +156,21 @@ def test_a_run_that_disagrees_with_itself_is_refused(tmp_path: Path) -> None:
         import_run(write_run(tmp_path, tasks))
 
 
-def test_the_schedule_may_differ_between_tasks(tmp_path: Path) -> None:
+def test_the_planned_mean_may_differ_between_tasks(tmp_path: Path) -> None:
     tasks = {
-        "gqa": ("exact_match", samples_of([1.0], "exact_match", description(schedule=[700, 100], planned_mean=700.0))),
-        "pope": ("pope_accuracy", samples_of([1.0], "pope_accuracy", description(schedule=[800, 100]))),
+        "gqa": ("exact_match", samples_of([1.0], "exact_match", description(planned_mean=700.0))),
+        "pope": ("pope_accuracy", samples_of([1.0], "pope_accuracy", description(planned_mean=800.0))),
     }
     assert import_run(write_run(tmp_path, tasks))[0].status == "complete"
+
+
+def test_another_schedule_or_system_sentence_is_another_configuration(tmp_path: Path) -> None:
+    def record_id(folder: str, **facts: object) -> str:
+        lines = samples_of([1.0], "exact_match", description(**facts))
+        return import_run(write_run(tmp_path / folder, {"gqa": ("exact_match", lines)}))[0].record_id
+
+    ids = {record_id("a", schedule="exact"), record_id("b", schedule="paper")}
+    assert len(ids | {record_id("c", schedule="exact", system_prompt_sha256="0123456789ab")}) == 3
 
 
 def test_a_document_twice_is_refused(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ Source: common practice (for example VTC-Bench); there is no single paper.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
@@ -40,7 +41,7 @@ class Downsample(PruningMethod):
     default_layers: ClassVar[tuple[int, ...]] = (0,)
 
     form: Literal["low_res", "pool", "blur"] = "low_res"
-    grid: int | None = None
+    grid: Annotated[int, Field(ge=1)] | None = None
 
     @property
     def adaptive(self) -> bool:
@@ -49,15 +50,17 @@ class Downsample(PruningMethod):
 
     def side_for(self, side: int, budget: float | None) -> int:
         """Grid size for a budget, in 1..side."""
-        wanted = self.grid or round(side * min(budget or 1.0, 1.0) ** 0.5)
-        if not 1 <= wanted <= side:
+        if self.grid is not None and self.grid > side:
             raise ValueError(f"grid={self.grid}: allowed are whole numbers from 1 to {side}")
-        return wanted
+        return self.grid or max(1, round(side * min(budget or 1.0, 1.0) ** 0.5))
 
     def plan(
         self, num_visual: int, num_layers: int, budget: float | None = None, layers: Sequence[int] | None = None
     ) -> Plan:
         """One stage before the decoder; exact for one square grid, an expectation otherwise."""
+        for option in ("layers", "counts"):
+            if getattr(self, option) is not None:
+                raise ValueError(f"{option}={list(getattr(self, option))}: {self.name} takes form and grid instead")
         if self.form == "blur" or ((budget is None or budget >= 1) and self.grid is None):
             return Plan(num_visual, num_layers)
         side = int(num_visual**0.5)

@@ -6,18 +6,20 @@ first stage also keeps every stride-th row and column of the image; the second o
 
 Mode `fill` (ours) meets a budget exactly: the uniform tokens, filled up with the best others. Mode `union` is the
 published one: the best `keep_ratio` of N, united with the uniform tokens, then keep_ratio^2 of what that gave; its
-count depends on the image. Mode `paperfit` is `union` with the layers that reproduce the FLOPs reported in arXiv
-2602.03134 (1.82 and 1.44 T). On LLaVA-NeXT the grid lies on the base view and on the unpadded fine view; newline
-tokens are never part of it. If the grid alone exceeds the count, the stride grows until it fits.
+count depends on the image. Mode `paperfit` (schedule `paper` implies it) is `union` with the layers that reproduce the
+FLOPs reported in arXiv 2602.03134 (1.82 and 1.44 T at its 192 and 128). On LLaVA-NeXT the grid lies on the base view
+and on the unpadded fine view; newline tokens are never part of it. If the grid alone exceeds the count, the stride
+grows until it fits.
 """
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from swiftvlm_eval.pruning.budget import Family
+from swiftvlm_eval.pruning.budget import BudgetError, Family
 from swiftvlm_eval.pruning.method import PruningMethod, RowEdit, ScoreLayer, Signals, VisualLayout
 from swiftvlm_eval.pruning.scores import top_k
 
@@ -34,8 +36,8 @@ def uniform_grid(layout: VisualLayout, stride: int, at_most: int) -> Tensor:
     while True:
         chosen = (layout.row % stride == 0) & (layout.column % stride == 0) & ~layout.newline
         indices = chosen.nonzero()[:, 0]
-        if len(indices) <= at_most:
-            return indices
+        if len(indices) <= at_most or stride > max(max(grid) for grid in layout.grids):
+            return indices[:at_most]
         stride += 1
 
 
@@ -45,7 +47,7 @@ class Feather(PruningMethod):
 
     Attributes:
         mode: `fill`, `union` or `paperfit`.
-        stride: of the uniform grid; None takes 3, or 4 below a budget of 1/7 in mode `fill`.
+        stride: of the uniform grid; None takes 3, or 4 if the first stage keeps less than a seventh of N.
         keep_ratio: share of N kept by score in the first stage of `union` and `paperfit`.
     """
 
@@ -61,21 +63,22 @@ class Feather(PruningMethod):
     }
 
     mode: Literal["fill", "union", "paperfit"] = "fill"
-    stride: int | None = None
-    keep_ratio: float = 0.3
+    stride: Annotated[int, Field(ge=1)] | None = None
+    keep_ratio: Annotated[float, Field(gt=0, le=1)] = 0.3
+
+    @property
+    def published(self) -> bool:
+        """Whether the first stage is the published union: by mode, or by schedule `paper`."""
+        return self.mode != "fill" or self.schedule == "paper"
 
     @property
     def adaptive(self) -> bool:
         """The union's size depends on the image."""
-        return self.mode != "fill"
-
-    def as_published(self) -> PruningMethod:
-        """The published union."""
-        return replace(self, mode="paperfit")
+        return self.published
 
     def layers_for(self, budget: float | None) -> tuple[int, ...]:
         """Layers 8 and 16 where the budget allows, else an earlier first one; `union` always has 8 and 16."""
-        if budget is None or budget >= 0.3 or self.mode == "union":
+        if budget is None or budget >= 0.3:
             return (8, 16)
         return (3, 16) if budget >= 0.17 else (2, 16)
 
@@ -86,9 +89,15 @@ class Feather(PruningMethod):
     def stage_counts(
         self, num_visual: int, num_layers: int, budget: float | None, boundaries: tuple[int, ...]
     ) -> tuple[tuple[int, int], ...]:
-        """In `fill` as planned; in the other modes the expected counts."""
-        if not self.adaptive or self.counts is not None or budget is None or budget >= 1:
+        """In `fill` as planned; for the published union the expected counts."""
+        if not self.published or budget is None or budget >= 1:
             return super().stage_counts(num_visual, num_layers, budget, boundaries)
+        if self.counts is not None:
+            raise ValueError(f"counts={list(self.counts)}: the union follows keep_ratio; counts need mode=fill")
+        fitted = (192 / 576,) if self.mode == "union" else (192 / 576, 128 / 576)
+        if min(abs(share - budget) for share in fitted) > 1e-3:
+            known = ", ".join(f"{share:.4g}" for share in fitted)
+            raise BudgetError(f"budget={budget:.4g}: FEATHER's published union has no budget; it stands for {known}")
         first = round(FITTED_FIRST_STAGE * num_visual)
         return (first, 0), (max(1, int(first * self.keep_ratio**2)), 0)
 
@@ -98,9 +107,8 @@ class Feather(PruningMethod):
         count = len(signals.index)
         if signals.stage.last:
             adaptive = self.adaptive and signals.stage.kept < count
-            return signals.keep(
-                top_k(scores, max(1, int(count * self.keep_ratio**2)) if adaptive else signals.stage.kept)
-            )
+            second = max(1, int(count * self.keep_ratio**2)) if adaptive else signals.stage.kept
+            return signals.keep(top_k(scores, second))
         if signals.stage.kept >= count:
             return signals.keep_all()
         if self.adaptive:

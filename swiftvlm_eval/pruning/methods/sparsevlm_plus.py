@@ -8,7 +8,9 @@ positions at head size 128); as in the authors' code it is not clamped.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from swiftvlm_eval.pruning.method import PruningMethod, RowEdit, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import ranking, rater_weights, top_k
@@ -40,7 +42,7 @@ class SparseVLMPlus(PruningMethod):
         192 / 576: shares(300, 200, 118),
     }
 
-    heads: int = 14
+    heads: Annotated[int, Field(ge=1)] = 14
 
     def prepare(self, signals: Signals) -> Any:
         """The raters, as weights of the question's rows."""

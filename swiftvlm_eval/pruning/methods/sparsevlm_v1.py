@@ -1,15 +1,17 @@
 """SparseVLM 1.0 (arXiv 2410.04417): as version 1.5, but the rank of the raters' attention decides how many stay.
 
 At each of four stages int(scale * rank + bias) rows are kept, with the numerical rank of the raters-by-rows attention
-matrix; a matrix of full rank prunes nothing. The count depends on the input: a budget names the authors' scale and
-bias, whose mean over a data set is about that budget, and the record holds the executed mean. (The paper's text prunes
-lambda * (L - rank) tokens; the code keeps scale * rank, and so do we.)
+matrix; a matrix of full rank prunes nothing. The rank makes every stage wait for the device. The count depends on the
+input: a budget names the authors' scale and bias, whose mean over a data set is about that budget, and the record
+holds the executed mean. (The paper's text prunes lambda * (L - rank) tokens; the code keeps scale * rank, and so do
+we.)
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field
 
 from swiftvlm_eval.pruning.budget import MergedRule
 from swiftvlm_eval.pruning.merging import recycle, recycled_rows
@@ -38,8 +40,8 @@ class SparseVLMv1(PruningMethod):
     prepares: ClassVar[bool] = True
     default_layers: ClassVar[tuple[int, ...]] = (3, 7, 16, 20)
 
-    scale: float | None = None
-    bias: float = 0.0
+    scale: Annotated[float, Field(ge=0)] | None = None
+    bias: Annotated[float, Field(ge=0)] = 0.0
 
     @property
     def adaptive(self) -> bool:
@@ -50,6 +52,8 @@ class SparseVLMv1(PruningMethod):
         self, num_visual: int, num_layers: int, budget: float | None, boundaries: tuple[int, ...]
     ) -> tuple[tuple[int, int], ...]:
         """What to expect on average; refuses a budget for which the authors give no scale."""
+        if self.counts is not None:
+            raise ValueError(f"counts={list(self.counts)}: {self.name} counts by scale and bias")
         self.scale_and_bias(budget)
         return super().stage_counts(num_visual, num_layers, budget, boundaries)
 

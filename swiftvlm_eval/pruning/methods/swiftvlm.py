@@ -41,7 +41,7 @@ class SwiftVLM(PruningMethod):
         scope: keys under the softmax: `visual` candidates, or `all` (candidates and text; merged rows excluded).
         anchors: how group representatives are chosen.
         merged_position: position id of a merged row: its anchor's, the members' `mean` (fractional), or that rounded.
-        merge: False drops instead of merging (ablation S, with `bypass=False`).
+        merge: False drops for good, without merged rows or bypass (ablation S).
         bypass: False forgets the dropped tokens (ablation S+M); later stages rank active and merged rows alike.
     """
 

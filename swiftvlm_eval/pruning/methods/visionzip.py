@@ -18,7 +18,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from swiftvlm_eval.pruning.budget import Family
+from swiftvlm_eval.pruning.budget import BudgetError, Family
 from swiftvlm_eval.pruning.merging import merge_into_targets
 from swiftvlm_eval.pruning.method import PositionRule, PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.scores import top_k
@@ -60,6 +60,8 @@ class VisionZip(PruningMethod):
         stage, layout = signals.stage, signals.layout
         if stage.kept >= signals.num_visual:
             return signals.keep_all()
+        if stage.kept < layout.num_tiles:
+            raise BudgetError(f"{stage.kept} dominant tokens: CLS of {layout.num_tiles} encoder inputs needs one each")
         share = [divmod(count, layout.num_tiles) for count in (stage.kept, stage.merged)]
         zipped = [
             self._zip(signals, tile, *(each + (tile < rest) for each, rest in share))
