@@ -56,7 +56,7 @@ def test_prompt_has_one_bos_and_a_placeholder_for_every_visual_token(loaded):
     assert ids.count(model.config.image_token_id) == 144
 
 
-# Half way between chance and the accuracy measured on the whole split (0.87, 0.82, 0.92, 0.97), so that 48 questions do:
+# Half way between chance and the accuracy on the whole split (0.87, 0.82, 0.92, 0.97), so that 48 questions do:
 # chance is 0 for boxes, 1 / 10 for reading, below 1 / 5 for attributes and 1 / 2 for existence.
 MARGINS = {"refcoco": 0.45, "textvqa": 0.45, "gqa": 0.55, "pope": 0.73}
 

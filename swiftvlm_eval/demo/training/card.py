@@ -10,6 +10,8 @@ from typing import Any
 
 import matplotlib
 
+from swiftvlm_eval.demo import DATA_NAMES
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
 
@@ -43,7 +45,7 @@ def render_card(facts: dict[str, Any]) -> str:
     """
     score_lines = [
         f"| {name} | {row['n']} | {row['accuracy']:.1%} | {row['low']:.1%} to {row['high']:.1%} |"
-        for name, row in facts["scores"].items()
+        for name, row in ((name, facts["scores"][name]) for name in DATA_NAMES)
     ]
     stage_lines = [
         f"| {stage['name']} | {stage['steps']} | {stage['steps'] * stage['images']:,} | {stage['learning_rate']:g} |"
