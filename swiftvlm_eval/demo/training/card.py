@@ -136,7 +136,8 @@ within a stage.
 1. **tower**: colour, shape, label and box of what each patch shows, and, on the CLS token, a multi-label loss over
    what is in the picture. The CLS token is trained because pruning methods such as VisionZip rank patches by its
    attention, which would otherwise mean nothing. The projector learns to write a fixed code of each patch.
-2. **words**: the decoder learns to answer in words from those codes, computed from the scene.
+2. **words**: the decoder learns to answer in words from those codes, computed from the scene. At first, attention from
+   the answer straight to the image is held back, so that the words of the question learn to look things up.
 3. **boxes**: the same with boxes among the answers.
 4. **joint**: everything on the answers, from pixels; the tower's losses stay on with a small weight.
 
