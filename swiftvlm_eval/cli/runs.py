@@ -15,7 +15,7 @@ from swiftvlm_eval.cli.terminal import console, fail, print_whole, quieten
 
 DEMO_METHODS = "vanilla,random,fastv,swiftvlm"
 DEMO_BUDGETS = "1/3,2/9"
-DEMO_QUESTIONS = 60
+DEMO_QUESTIONS = 100
 
 
 def sweep_command(
@@ -172,8 +172,8 @@ def check_command(
 
 def demo_data_command(
     out: Annotated[Path, typer.Option(help="Folder for the parquet files.")],
-    split: Annotated[str, typer.Option(help="train or val; their seeds never meet.")] = "val",
-    count: Annotated[int, typer.Option(min=1, help="Questions per task.")] = 500,
+    split: Annotated[str, typer.Option(help="train, val or test; their seeds never meet.")] = "val",
+    count: Annotated[int, typer.Option(min=1, help="Images per task; each has several questions.")] = 170,
     seed: Annotated[int, typer.Option(min=0, help="Another seed gives other scenes.")] = 0,
 ) -> None:
     """Draw more of the demo benchmark's scenes and questions, in the schemas of the hub data sets."""

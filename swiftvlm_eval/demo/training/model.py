@@ -35,11 +35,13 @@ PRUNING_LAYERS = {
     "fastv": [2],
     "random": [2],
     "swiftvlm": [1, 4, 5],
-    "pdrop": [3, 6, 9],
     "sparsevlm": [1, 3, 6],
-    "feather": [3, 6],
 }
-"""Default boundaries of each method on this decoder: b means that b layers run before the edit."""
+"""Default boundaries on this decoder: b means that b layers run before the edit.
+
+Methods that are not named scale their paper's boundaries to the decoder's depth; PDrop and FEATHER choose these by
+budget.
+"""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
