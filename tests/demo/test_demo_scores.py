@@ -1,0 +1,51 @@
+"""The embedded model keeps what its card promises, and every method prunes it as planned."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "lmms"))
+from tiny_runs import evaluate, our_tasks  # noqa: E402
+
+from swiftvlm_eval import make_method, method_names, prune
+from swiftvlm_eval.demo import checkpoint_path
+from swiftvlm_eval.llava.checkpoint import Checkpoint, load_checkpoint
+from swiftvlm_eval.llava.prompts import vicuna_v1
+from swiftvlm_eval.lmms import SwiftvlmLlava
+from swiftvlm_eval.results import shipped_benchmarks
+
+CARD = json.loads((checkpoint_path().parent / "card.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def demo() -> Checkpoint:
+    return load_checkpoint("demo", device="cpu", dtype="float32", attn_implementation="sdpa")
+
+
+def test_vanilla_scores_as_on_the_card(demo: Checkpoint) -> None:
+    """The card's numbers come from a loop of the trainer's; these from lmms-eval with our model class and tasks."""
+    model = SwiftvlmLlava(checkpoint=demo, method="vanilla", batch_size=32, device="cpu")
+    results = evaluate(model, "demo", manager=our_tasks())
+    for benchmark in shipped_benchmarks().of_set("demo"):
+        score = results["results"][benchmark.task][f"{benchmark.metric},none"]
+        assert score == pytest.approx(CARD["scores"][benchmark.task]["accuracy"], abs=0.01)
+        assert results["n-samples"][benchmark.task]["effective"] == CARD["scores"][benchmark.task]["n"] >= 500
+
+
+@pytest.mark.parametrize("budget", ["1/3", "2/9"])
+@pytest.mark.parametrize("name", [name for name in method_names() if name != "vanilla"])
+def test_every_method_prunes_as_planned(name: str, budget: str, demo: Checkpoint) -> None:
+    image = Image.new("RGB", (200, 140), (30, 90, 200))
+    inputs = demo.encode([vicuna_v1("Is there a red circle in the image?")], [[image]])
+    with prune(demo.model, make_method(name), budget=budget) as session, torch.inference_mode():
+        demo.model(**inputs, logits_to_keep=1)
+    trace = session.traces[0]
+    assert trace.num_visual == 144
+    if not trace.plan.adaptive or name == "downsample":
+        assert tuple(trace.rows_per_layer) == trace.plan.rows_per_layer
+    if not trace.plan.adaptive:
+        assert abs(trace.mean_visual_tokens - 144 * (1 / 3 if budget == "1/3" else 2 / 9)) <= 0.5
