@@ -101,8 +101,8 @@ with it are the demo model's and say nothing about LLaVA.
 `config.json` has a key `pruning_layers`: default boundaries of methods on this decoder (b = b layers run before the
 edit); a method that is not named scales its paper's boundaries to the depth.
 
-What every method costs this model, with intervals, is on [its leaderboard](../../leaderboards/demo/index.md): the whole
-benchmark at budgets 1/3 and 2/9, in whatever order the methods come out. Neither model nor data were tuned for one.
+What every method costs this model, with intervals, is on [its leaderboard](../../leaderboards/demo/index.md): the
+whole benchmark at budgets 1/3 and 2/9, in whatever order the methods come out. Nothing was tuned for one of them.
 
 ## What it answers
 
