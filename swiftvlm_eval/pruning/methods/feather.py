@@ -67,14 +67,9 @@ class Feather(PruningMethod):
     keep_ratio: Annotated[float, Field(gt=0, le=1)] = 0.3
 
     @property
-    def published(self) -> bool:
-        """Whether the first stage is the published union: by mode, or by schedule `paper`."""
-        return self.mode != "fill" or self.schedule == "paper"
-
-    @property
     def adaptive(self) -> bool:
-        """The union's size depends on the image."""
-        return self.published
+        """Whether the first stage is the published union, whose size depends on the image."""
+        return self.mode != "fill" or self.schedule == "paper"
 
     def layers_for(self, budget: float | None) -> tuple[int, ...]:
         """Layers 8 and 16 where the budget allows, else an earlier first one; `union` always has 8 and 16."""
@@ -90,7 +85,7 @@ class Feather(PruningMethod):
         self, num_visual: int, num_layers: int, budget: float | None, boundaries: tuple[int, ...]
     ) -> tuple[tuple[int, int], ...]:
         """In `fill` as planned; for the published union the expected counts."""
-        if not self.published or budget is None or budget >= 1:
+        if not self.adaptive or budget is None or budget >= 1:
             return super().stage_counts(num_visual, num_layers, budget, boundaries)
         if self.counts is not None:
             raise ValueError(f"counts={list(self.counts)}: the union follows keep_ratio; counts need mode=fill")
