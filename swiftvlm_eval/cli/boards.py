@@ -106,9 +106,13 @@ def records_command(
         cells = (run.path.name, record.model.pretrained or "-", name, budget, documents, record.status)
         table.add_row(*(escape(cell) for cell in cells), escape("; ".join(record.status_reasons)))
     print_whole(table)
+    unfinished = sorted(path for folder in inputs for path in folder.rglob("partial/*.jsonl"))
+    for path in unfinished:
+        answers = len(path.read_bytes().splitlines())
+        console.print(f"unfinished {escape(path.stem)}: {answers} answers stored; the same sweep goes on from there")
     for problem in problems:
         errors.print(f"[red]refused[/] {escape(problem.file)}: {escape(problem.reason)}", soft_wrap=True)
-    raise typer.Exit(1 if problems or not runs else 0)
+    raise typer.Exit(1 if problems or not (runs or unfinished) else 0)
 
 
 def import_command(

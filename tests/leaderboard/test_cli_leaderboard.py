@@ -93,3 +93,11 @@ def test_help_teaches(runner: CliRunner, arguments: list[str], words: list[str])
     done = runner.invoke(app, arguments, env={"COLUMNS": "200", "TERM": "dumb"})
     assert done.exit_code == 0
     assert [word for word in words if word not in done.output] == []
+
+
+def test_unfinished_runs_of_a_sweep_are_listed(tmp_path: Path, runner: CliRunner) -> None:
+    (tmp_path / "partial").mkdir()
+    (tmp_path / "partial" / "fastv-0.3333-abc.jsonl").write_text('{"key": "a"}\n{"key": "b"}\n', encoding="utf-8")
+    listed = runner.invoke(app, ["records", str(tmp_path)])
+    assert "unfinished fastv-0.3333-abc: 2 answers" in " ".join(listed.output.split())
+    assert listed.exit_code == 0
