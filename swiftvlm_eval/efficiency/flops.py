@@ -8,6 +8,7 @@ projections. Selection overhead is added as each method's paper counts it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 PAPER_TEXT_TOKENS = 70
 """Text tokens with which the papers' 4.29 T for unpruned LLaVA-1.5-7B is reproduced."""
@@ -22,6 +23,13 @@ class DecoderShape:
     num_layers: int
     num_heads: int
     num_kv_heads: int
+
+    @classmethod
+    def of_config(cls, config: Any) -> "DecoderShape":
+        """The shape in a transformers config of a language model."""
+        heads = config.num_attention_heads
+        kv_heads = getattr(config, "num_key_value_heads", None) or heads
+        return cls(config.hidden_size, config.intermediate_size, config.num_hidden_layers, heads, kv_heads)
 
 
 LLAVA_7B = DecoderShape(4096, 11008, 32, 32, 32)

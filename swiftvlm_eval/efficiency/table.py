@@ -43,11 +43,7 @@ def shape_of(model: str | None, shape: str) -> tuple[DecoderShape, Mapping[str, 
         config = AutoConfig.from_pretrained(str(checkpoint_path()) if model == "demo" else model)
     except (OSError, ValueError) as error:
         raise ValueError(f"model={model!r}: its config cannot be read ({str(error).splitlines()[0]})") from error
-    text = getattr(config, "text_config", config)
-    kv_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    found = DecoderShape(
-        text.hidden_size, text.intermediate_size, text.num_hidden_layers, text.num_attention_heads, kv_heads
-    )
+    found = DecoderShape.of_config(getattr(config, "text_config", config))
     return found, getattr(config, "pruning_layers", None) or {}
 
 

@@ -74,9 +74,7 @@ def timing_difference(entry: Entry, vanilla: Entry) -> str | None:
     """Says what forbids timing an entry against vanilla, None if nothing does."""
     differing = []
     for key in TIMING_KEYS:
-        ours, base = (
-            sorted({str(getattr(run.record.settings, key)) for run in each.runs}) for each in (entry, vanilla)
-        )
+        ours, base = _values(entry, key), _values(vanilla, key)
         if ours != base or len(base) > 1:
             differing.append(f"{key} {' / '.join(ours)} (vanilla: {' / '.join(base)})")
     return ", ".join(differing) or None

@@ -5,7 +5,7 @@ An adapter never knows pruning.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import torch
@@ -37,15 +37,7 @@ class LlavaAdapter(ABC):
     @cached_property
     def shape(self) -> DecoderShape:
         """The decoder's shape."""
-        config = self.decoder.config
-        kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        return DecoderShape(
-            config.hidden_size,
-            config.intermediate_size,
-            config.num_hidden_layers,
-            config.num_attention_heads,
-            kv_heads,
-        )
+        return DecoderShape.of_config(self.decoder.config)
 
     @property
     def attention_implementation(self) -> str:
@@ -143,8 +135,9 @@ def adapter_for(model: nn.Module) -> LlavaAdapter:
     return known[kind](model)
 
 
+@lru_cache(maxsize=64)
 def single_grid_layout(views: int, side: int) -> VisualLayout:
-    """Layout of `views` square grids of side x side patches, one after the other."""
+    """Layout of `views` square grids of side x side patches, one after the other; shared, so not to be written to."""
     count = side * side
     patch = torch.arange(count).repeat(views)
     view = torch.arange(views).repeat_interleave(count)

@@ -19,6 +19,11 @@ Family = Callable[[float], Sequence[StageRows]]
 """A one-parameter schedule: 0 keeps as little as possible, 1 keeps every token; the mean rises with the parameter."""
 
 
+def kept_shares(*counts: int) -> tuple[StageRows, ...]:
+    """Kept counts per stage for 576 tokens, as shares; merged rows are none, or follow from the kept ones."""
+    return tuple((count / REFERENCE_VISUAL_TOKENS, 0.0) for count in counts)
+
+
 class BudgetError(ValueError):
     """A budget that is malformed, or that a method cannot meet."""
 

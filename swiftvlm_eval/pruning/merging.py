@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
+from swiftvlm_eval.pruning.scores import top_k
+
 AnchorRule = Literal["strided", "top", "floor_step"]
 MergedPosition = Literal["anchor", "mean", "round"]
 
@@ -42,7 +44,7 @@ def choose_anchors(count: int, groups: int, rule: AnchorRule = "strided", scores
     if rule == "top":
         if scores is None:
             raise ValueError("anchors=top: needs scores")
-        return scores.float().argsort(dim=0, descending=True, stable=True)[:groups].sort().values
+        return top_k(scores, groups)
     steps = torch.arange(groups)
     if rule == "floor_step":
         return steps * max(1, count // max(groups, 1))

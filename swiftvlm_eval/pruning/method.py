@@ -22,7 +22,6 @@ from swiftvlm_eval.pruning.budget import (
     MergedRule,
     StageRows,
     check_boundaries,
-    mean_rows,
     scale_boundaries,
     solve_counts,
     through_presets,
@@ -532,5 +531,4 @@ __all__ = [
     "Stage",
     "VisionSignals",
     "VisualLayout",
-    "mean_rows",
 ]

@@ -11,19 +11,13 @@ layer too (`attributed_plan`: 192 where 206.5 tokens are executed). Here a budge
 keep everything does nothing; ties are broken by order instead of noise.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from swiftvlm_eval.pruning.budget import MergedRule
+from swiftvlm_eval.pruning.budget import MergedRule, kept_shares
 from swiftvlm_eval.pruning.merging import recycle, recycled_rows
 from swiftvlm_eval.pruning.method import Plan, PositionRule, PruningMethod, RowEdit, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import ranking, rater_weights
-
-
-def shares(*counts: int) -> Sequence[tuple[float, float]]:
-    """Counts for 576 tokens as kept shares; recycled rows follow from them."""
-    return tuple((count / 576, 0.0) for count in counts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +33,10 @@ class SparseVLM(PruningMethod):
     prepares: ClassVar[bool] = True
     default_layers: ClassVar[tuple[int, ...]] = (3, 7, 16)
     presets: ClassVar = {
-        64 / 576: shares(66, 30, 17),
-        96 / 576: shares(238, 48, 26),
-        128 / 576: shares(303, 110, 36),
-        192 / 576: shares(300, 200, 110),
+        64 / 576: kept_shares(66, 30, 17),
+        96 / 576: kept_shares(238, 48, 26),
+        128 / 576: kept_shares(303, 110, 36),
+        192 / 576: kept_shares(300, 200, 110),
     }
 
     def merged_rule(self) -> MergedRule:

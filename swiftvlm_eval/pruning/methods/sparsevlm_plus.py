@@ -6,19 +6,14 @@ Nothing is merged and positions are kept. The divisor can turn negative at long 
 positions at head size 128); as in the authors' code it is not clamped.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from swiftvlm_eval.pruning.budget import kept_shares
 from swiftvlm_eval.pruning.method import PruningMethod, RowEdit, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import ranking, rater_weights, top_k
-
-
-def shares(*counts: int) -> Sequence[tuple[float, float]]:
-    """Counts for 576 tokens as kept shares."""
-    return tuple((count / 576, 0.0) for count in counts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +32,9 @@ class SparseVLMPlus(PruningMethod):
     prepares: ClassVar[bool] = True
     default_layers: ClassVar[tuple[int, ...]] = (3, 7, 16)
     presets: ClassVar = {
-        64 / 576: shares(66, 34, 20),
-        128 / 576: shares(238, 108, 60),
-        192 / 576: shares(300, 200, 118),
+        64 / 576: kept_shares(66, 34, 20),
+        128 / 576: kept_shares(238, 108, 60),
+        192 / 576: kept_shares(300, 200, 118),
     }
 
     heads: Annotated[int, Field(ge=1)] = 14

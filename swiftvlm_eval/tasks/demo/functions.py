@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 from lmms_eval.api.metrics import exact_match_hf_evaluate
 
+from swiftvlm_eval.grounding.boxes import MAX_ANSWER_CHARS
 from swiftvlm_eval.tasks.hub import require_columns
 
 GQA_COLUMNS = {
@@ -25,7 +26,6 @@ POPE_COLUMNS = {
     "image_source": "id of the image",
     "image": "encoded image",
 }
-MAX_ANSWER_CHARS = 10_000
 
 
 def gqa_process_docs(dataset: Dataset) -> Dataset:

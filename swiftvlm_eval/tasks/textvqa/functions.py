@@ -6,6 +6,7 @@ from typing import Any
 from datasets import Dataset
 from lmms_eval.tasks.textvqa.utils import textvqa_doc_to_text, textvqa_process_results
 
+from swiftvlm_eval.grounding.boxes import MAX_ANSWER_CHARS
 from swiftvlm_eval.tasks.hub import (
     HubSource,
     defer_errors,
@@ -24,7 +25,6 @@ COLUMNS = {
     "answers": "list of ten answers",
     "ocr_tokens": "list of text",
 }
-MAX_ANSWER_CHARS = 10_000
 
 
 def process_docs(dataset: Dataset) -> Dataset:
