@@ -32,6 +32,8 @@ def build_learner(tokenizer: PreTrainedTokenizerFast, seed: int, device: torch.d
     torch.manual_seed(seed)
     packer, code = Packer(tokenizer), PatchCode(seed)
     model = build_model(tokenizer, seed)
+    if device.type == "cpu":  # the fused kernel's backward pass in bfloat16 takes three times as long there
+        model.model.vision_tower.set_attn_implementation("eager")
     coordinates = code.coordinate(torch.arange(COORDINATES) / (COORDINATES - 1))
     draw_retrieval_start(model, tokenizer, code.words(), coordinates, code.text)
     return Learner(
