@@ -16,6 +16,7 @@ import torch
 import transformers
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
 from torch import distributed
 
@@ -49,8 +50,11 @@ def main(
         if distributed.is_torchelastic_launched():
             distributed.init_process_group("gloo")
         learner = build_learner(tokenizer, seed, device)
-        train(learner, STAGES, out, show)
-        if rank_and_world()[0] > 0:
+        rank = rank_and_world()[0]
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, disable=rank > 0) as progress:
+            train(learner, STAGES, out, Display(progress))
+        if rank > 0:
             return
         export_checkpoint(learner.model, tokenizer, checkpoint_path())
         shutil.copyfile(out / "curves.csv", package / "curves.csv")
@@ -62,9 +66,18 @@ def main(
     console.print_json(data=scores)
 
 
-def show(stage: str, step: int, means: dict[str, tuple[float, float]]) -> None:
-    """One line of progress: the loss of every part and kind of answer."""
-    console.print(f"[bold]{stage}[/bold] {step}", *(f"{name} {loss:.3f}" for name, (loss, _) in means.items()))
+class Display:
+    """A bar for each stage, and above them the losses of every part and kind of answer each time they are reported."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._bars = {stage.name: progress.add_task(stage.name, total=stage.steps) for stage in STAGES}
+
+    def __call__(self, stage: str, step: int, means: dict[str, tuple[float, float]]) -> None:
+        """Takes a report of the training loop."""
+        self._progress.update(self._bars[stage], completed=step)  # type: ignore[index]
+        losses = (f"{name} {loss:.3f}" for name, (loss, _) in means.items())
+        self._progress.console.print(f"[bold]{stage}[/bold] {step}", *losses)
 
 
 def facts(scores: dict[str, dict[str, float | int]], seed: int, history: list[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 
 from swiftvlm_eval.demo.questions import GROUNDING, SHORT_ANSWER, Question
 from swiftvlm_eval.demo.scenes import Scene, SceneObject
+from swiftvlm_eval.demo.training import loop
 from swiftvlm_eval.demo.training.batches import FULL_MIX, Packer, draw_batch, pixel_batch
 from swiftvlm_eval.demo.training.loop import build_learner, learning_rate, train
 from swiftvlm_eval.demo.training.model import GRID, WIDTH, build_model, build_processor
@@ -131,3 +132,28 @@ def test_an_interrupted_run_continues_to_the_same_weights(tmp_path):
         rows = list(csv.DictReader(file))
     assert [stage.name for stage in STAGES] == list(dict.fromkeys(row["stage"] for row in rows))
     assert all(np.isfinite(float(row["loss"])) for row in rows)
+
+
+def test_a_killed_run_continues_within_a_stage_and_its_curves_have_no_step_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 2)
+    stages = (replace(STAGES[0], steps=4, images=2),)
+    straight = build_learner(TOKENIZER, 0, torch.device("cpu"))
+    train(straight, stages, tmp_path / "straight", lambda *_: None)
+
+    def kill(_stage, step, _means):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    killed = build_learner(TOKENIZER, 0, torch.device("cpu"))
+    with pytest.raises(KeyboardInterrupt):
+        train(killed, stages, tmp_path / "killed", kill)
+    resumed = build_learner(TOKENIZER, 0, torch.device("cpu"))
+    train(resumed, stages, tmp_path / "killed", lambda *_: None)
+    for name, value in straight.model.state_dict().items():
+        assert torch.allclose(value, resumed.model.state_dict()[name], atol=1e-5), name
+    steps = []
+    for run in ("straight", "killed"):
+        with (tmp_path / run / "curves.csv").open() as file:
+            steps.append([row["step"] for row in csv.DictReader(file) if row["name"] == "tower/cls"])
+    assert steps == [["1", "2", "3", "4"]] * 2

@@ -63,6 +63,8 @@ def train(learner: Learner, stages: tuple[Stage, ...], folder: Path, report: Rep
         learner.model.load_state_dict(state["model"])
         learner.heads.load_state_dict(state["heads"])
         done = [stage.name for stage in stages].index(state["stage"])
+        if rank_and_world()[0] == 0:
+            _rewind_curves(folder / "curves.csv", state["stage"], state["step"])
     for number, stage in enumerate(stages):
         if number >= done:
             resumed = state if number == done else None
@@ -133,6 +135,15 @@ def _save(learner: Learner, stage: Stage, step: int, optimiser: torch.optim.Opti
     }
     torch.save(state, temporary)
     temporary.replace(path)
+
+
+def _rewind_curves(path: Path, stage: str, step: int) -> None:
+    """Drops the lines that an interrupted run wrote after its last saved state; they will be written again."""
+    with path.open(newline="") as file:
+        lines = list(csv.reader(file))
+    later = [i for i, line in enumerate(lines) if line[0] == stage and int(line[1]) > step]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(lines[: later[0]] if later else lines)
 
 
 def _append_curves(path: Path, stage: Stage, step: int, seconds: float, means: dict[str, tuple[float, float]]) -> None:

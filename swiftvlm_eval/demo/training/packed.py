@@ -72,7 +72,7 @@ def _project(layer: LlamaDecoderLayer, rows: torch.Tensor, turn: Rotation) -> tu
 
 
 def _causal_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """[B, heads, L, head_dim] of the prefix over itself; on CPU in float32: bfloat16 takes three times as long there."""
+    """[B, heads, L, head_dim] of the prefix over itself; on CPU in float32, bfloat16 being three times slower."""
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, is_causal=True)
     with torch.autocast("cpu", enabled=False):
