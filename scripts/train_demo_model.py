@@ -6,7 +6,7 @@ python scripts/train_demo_model.py --evaluate                      # only the nu
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +22,7 @@ from torch import distributed
 
 from swiftvlm_eval.demo import checkpoint_path
 from swiftvlm_eval.demo.data import generate_split
-from swiftvlm_eval.demo.training.card import draw_curves, write_card
+from swiftvlm_eval.demo.training.card import draw_curves, read_facts, training_minutes, write_facts
 from swiftvlm_eval.demo.training.evaluation import evaluate
 from swiftvlm_eval.demo.training.export import export_checkpoint
 from swiftvlm_eval.demo.training.loop import build_learner, train
@@ -31,6 +31,9 @@ from swiftvlm_eval.demo.training.stages import STAGES
 from swiftvlm_eval.demo.training.tokenizer import build_tokenizer
 
 TEST_IMAGES = 170
+NEXT = """The card's facts are in swiftvlm_eval/demo/card.json. Its page shows the methods on this checkpoint, too:
+  swiftvlm-eval sweep --model demo --methods all --budgets 1/3,2/9 --tasks demo --batch-size 16 --out SWEEP
+puts new records under SWEEP/records for leaderboards/demo/records; `make leaderboard` then renders card and boards."""
 console = Console()
 
 
@@ -60,10 +63,9 @@ def main(
         shutil.copyfile(out / "curves.csv", package / "curves.csv")
         draw_curves(package / "curves.csv", package / "curves.png")
     scores = evaluate(checkpoint_path(), device)
-    card = package / "card.json"
-    history = json.loads(card.read_text())["history"] if only_evaluate and card.exists() else []
-    write_card(facts(scores, seed, history), package)
+    write_facts(read_facts(package) | {"scores": scores} if only_evaluate else facts(scores, seed, device), package)
     console.print_json(data=scores)
+    console.print(NEXT)
 
 
 class Display:
@@ -80,18 +82,21 @@ class Display:
         self._progress.console.print(f"[bold]{stage}[/bold] {step}", *losses)
 
 
-def facts(scores: dict[str, dict[str, float | int]], seed: int, history: list[str]) -> dict[str, Any]:
-    """What the card says, read from the embedded checkpoint and the schedule."""
+def facts(scores: dict[str, dict[str, float | int]], seed: int, device: torch.device) -> dict[str, Any]:
+    """What the card says of a run that has just ended, read from the embedded checkpoint, curves and schedule."""
     weights = checkpoint_path() / "model.safetensors"
     with safe_open(weights, "pt") as tensors:
         parameters = sum(tensors.get_tensor(name).numel() for name in tensors.keys())  # noqa: SIM118
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
     return {
         "parameters": parameters,
         "bytes": weights.stat().st_size,
         "scores": scores,
-        "history": history,
+        "history": [],
         "seed": seed,
         "stages": [asdict(stage) for stage in STAGES],
+        "hardware": where,
+        "minutes": round(training_minutes(checkpoint_path().parent / "curves.csv"), 1),
         "torch": torch.__version__.split("+")[0],
         "transformers": transformers.__version__,
     }

@@ -2,16 +2,28 @@
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from swiftvlm_eval.demo import checkpoint_path
+from swiftvlm_eval.demo.training.card import read_facts
+from swiftvlm_eval.results import load_records, shipped_benchmarks
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (".md", ".csv", ".json", ".html", ".svg")
 
 
-def test_committed_pages_are_regenerated_to_the_byte(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("make_leaderboards", ROOT / "scripts" / "make_leaderboards.py")
     assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_committed_pages_are_regenerated_to_the_byte(script: ModuleType, tmp_path: Path) -> None:
     made = {path.relative_to(tmp_path): path for path in script.regenerate(tmp_path)}
     assert Path("papers/index.md") in made
     for name, path in made.items():
@@ -22,3 +34,19 @@ def test_committed_pages_are_regenerated_to_the_byte(tmp_path: Path) -> None:
     for folder in {name.parent for name in made}:
         pages = {path.name for path in (ROOT / "leaderboards" / folder).glob("*.md")}
         assert pages == {name.name for name in made if name.parent == folder and name.suffix == ".md"}
+
+
+def test_the_demo_card_is_rendered_from_its_facts_and_the_records(script: ModuleType) -> None:
+    card = (checkpoint_path().parent / "README.md").read_text(encoding="utf-8")
+    assert card == script.demo_card(), "the card is out of date: run make leaderboard"
+    assert "| visionzip " in card and "### Budget 33.3 %" in card
+
+
+def test_the_records_are_those_of_the_embedded_checkpoint() -> None:
+    runs, problems = load_records([ROOT / "leaderboards" / "demo" / "records"])
+    vanilla = next(run.record for run in runs if run.record.method.name == "vanilla")
+    scores = read_facts(checkpoint_path().parent)["scores"]
+    assert not problems
+    for benchmark in shipped_benchmarks().of_set("demo"):
+        ours = vanilla.tasks[benchmark.task].metrics[benchmark.metric].value
+        assert ours == pytest.approx(scores[benchmark.task]["accuracy"], abs=0.01)

@@ -29,19 +29,36 @@ CURVES = (
 )
 
 
-def write_card(facts: dict[str, Any], folder: Path) -> None:
-    """Writes card.json and README.md under `folder`."""
+def read_facts(folder: Path) -> dict[str, Any]:
+    """The facts in `folder`/card.json."""
+    facts: dict[str, Any] = json.loads((folder / "card.json").read_text())
+    return facts
+
+
+def write_facts(facts: dict[str, Any], folder: Path) -> None:
+    """Writes card.json under `folder`."""
     (folder / "card.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
-    (folder / "README.md").write_text(render_card(facts))
 
 
-def render_card(facts: dict[str, Any]) -> str:
+def training_minutes(curves: Path) -> float:
+    """Minutes of training in the CSV of the loop; what a killed run lost after its last saved state is not in it."""
+    total, before = 0.0, 0.0
+    with curves.open(newline="") as file:
+        for row in csv.DictReader(file):
+            seconds = float(row["seconds"])  # starts anew with each stage and each process
+            total += seconds - before if seconds >= before else seconds
+            before = seconds
+    return total / 60
+
+
+def render_card(facts: dict[str, Any], tables: dict[str, str]) -> str:
     """README.md of the demo model.
 
     Args:
         facts: `parameters`, `bytes`, `stages` (name, steps, images, learning_rate), `scores` as given by
-            `evaluation.evaluate`, `torch`, `transformers`, `seed`, `history` (sentences on how the run that made the
-            checkpoint differed from the schedule; may be empty).
+            `evaluation.evaluate`, `torch`, `transformers`, `seed`, `hardware` and `minutes` of the training, `history`
+            (sentences on how the run that made the checkpoint differed from the schedule; may be empty).
+        tables: Markdown tables of what the methods cost this model, by heading.
     """
     score_lines = [
         f"| {name} | {row['n']} | {row['accuracy']:.1%} | {row['low']:.1%} to {row['high']:.1%} |"
@@ -54,10 +71,12 @@ def render_card(facts: dict[str, Any]) -> str:
     return _TEMPLATE.format(
         parameters=f"{facts['parameters'] / 1e6:.2f}",
         megabytes=f"{facts['bytes'] / 1e6:.1f}",
+        minutes=round(facts["minutes"]),
         scores="\n".join(score_lines),
+        tables="\n\n".join(f"### {heading}\n\n{table}" for heading, table in tables.items()),
         stages="\n".join(stage_lines),
         history="\n".join(["", *facts["history"], ""]) if facts["history"] else "",
-        **{name: facts[name] for name in ("torch", "transformers", "seed")},
+        **{name: facts[name] for name in ("torch", "transformers", "seed", "hardware")},
     )
 
 
@@ -101,9 +120,6 @@ with it are the demo model's and say nothing about LLaVA.
 `config.json` has a key `pruning_layers`: default boundaries of methods on this decoder (b = b layers run before the
 edit); a method that is not named scales its paper's boundaries to the depth.
 
-What every method costs this model, with intervals, is on [its leaderboard](../../leaderboards/demo/index.md): the
-whole benchmark at budgets 1/3 and 2/9, in whatever order the methods come out. Nothing was tuned for one of them.
-
 ## What it answers
 
 Scenes of three to six coloured shapes, some with a printed number or word, in square, landscape and portrait images.
@@ -122,15 +138,24 @@ intervals, which take questions about one image as independent:
 |---|---|---|---|
 {scores}
 
+## What pruning costs it
+
+The whole benchmark at budgets 1/3 and 2/9, in whatever order the methods come out; nothing was tuned for one of them.
+A cell holds the score and, below it, percent of vanilla with its 95 % interval (paired bootstrap, clustered by image).
+**Bold**: best of the budget; ≈: not significantly different from it. More, with plots, is on
+[the leaderboard](../../leaderboards/demo/demo.md); `make leaderboard` renders both from the committed records.
+
+{tables}
+
 ## Training
 
 ```
 torchrun --nproc_per_node 2 scripts/train_demo_model.py --threads 1 --out runs/demo_model
 ```
 
-One seed ({seed}), four stages, bfloat16 autocast on two CPU cores (torch {torch}, transformers {transformers}); a
-GPU is used when there is one. A run continues where it stopped. Scenes are drawn while training and never repeat
-within a stage.
+One seed ({seed}), four stages, bfloat16 autocast, {minutes} minutes on {hardware} (torch {torch}, transformers
+{transformers}); a GPU is used when there is one. A run continues where it stopped. Scenes are drawn while training and
+never repeat within a stage.
 
 | stage | steps | pictures | peak learning rate |
 |---|---|---|---|
