@@ -1,7 +1,8 @@
 """Pictures of a board: accuracy against cost with a Pareto front, and bars for one budget.
 
-Colours are those of Okabe and Ito, safe for colour-blind readers; every method also has its own marker or hatching,
-so that the pictures read in grey. The same board gives the same bytes: no dates, fixed SVG ids, text as paths.
+The first eight colours are those of Okabe and Ito, safe for colour-blind readers, the others dark ones of Tol's; every
+method also has its own marker or hatching, so that the pictures read in grey. The same board gives the same bytes: no
+dates, fixed SVG ids, text as paths.
 """
 
 import io
@@ -16,7 +17,10 @@ from matplotlib.figure import Figure
 from swiftvlm_eval.leaderboard.board import Board, Cell, Row, Section
 from swiftvlm_eval.leaderboard.columns import column_table
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A6D00")
+_COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A6D00"),
+    *("#882255", "#AAAA00", "#332288", "#999999"),
+)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d")
 _HATCHES = ("", "//", "..", "xx", "\\\\", "--", "oo", "++", "**", "||", "OO", "/.")
 _STYLE: dict[Any, Any] = {
@@ -205,7 +209,9 @@ def _styles(board: Board) -> dict[str, tuple[str, str]]:
     series = _series(board)
     names = sorted({(not row.is_vanilla, series[row.key]) for row in board.rows})
     return {
-        name: ("#555555", "*") if not pruned else (_COLOURS[(place - 1) % 8], _MARKERS[(place - 1) % len(_MARKERS)])
+        name: ("#555555", "*")
+        if not pruned
+        else (_COLOURS[(place - 1) % len(_COLOURS)], _MARKERS[(place - 1) % len(_MARKERS)])
         for place, (pruned, name) in enumerate(names, start=0 if names and not names[0][0] else 1)
     }
 

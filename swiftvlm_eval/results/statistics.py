@@ -104,7 +104,7 @@ def paired_p_value(first: Floats, second: Floats, *, binary: bool, clustered: bo
         seed: Seed of the permutation test.
 
     Returns:
-        The two-sided p-value; 1.0 if the methods agree on every unit.
+        The two-sided p-value; 1.0 if the methods agree on every unit, or on all but one cluster.
 
     Raises:
         ValueError: The arrays do not cover the same units.
@@ -119,6 +119,8 @@ def paired_p_value(first: Floats, second: Floats, *, binary: bool, clustered: bo
         return float(mcnemar([[0, wins], [losses, 0]], exact=True).pvalue)
     # Units on which the methods agree do not change under a sign flip: leaving them out changes nothing but time.
     changed = difference[np.abs(difference) > 1e-12]
+    if changed.size == 1:  # both sign flips are equally far from zero
+        return 1.0
     result = stats.permutation_test(
         (changed,),
         lambda sample, axis=-1: np.sum(sample, axis=axis),

@@ -90,3 +90,12 @@ def test_a_board_without_times_has_no_picture_of_them(tmp_path: Path, board: Boa
     rows = tuple(replace(row, figures={"executed_tflops": 1.0 + n}) for n, row in enumerate(section.rows))
     timeless = replace(board, sections=(replace(section, rows=rows),))
     assert [name for name in board_pictures(timeless) if name.endswith("prefill")] == []
+
+
+def test_ten_methods_have_ten_colours(tmp_path: Path) -> None:
+    grid(tmp_path, {f"method{number}": 0.1 for number in range(10)}, documents=20, budgets=(1 / 3,))
+    board = collect([tmp_path], shipped_benchmarks())[0][0]
+    axis = accuracy_against(board, "executed_tflops").axes[0]
+    legend = axis.figure.legends[0].legend_handles
+    colours = [handle.get_color() for handle in legend if handle.get_label() != "Pareto front"]  # type: ignore[union-attr]
+    assert len(colours) == len(set(colours)) == 11

@@ -181,3 +181,9 @@ def test_seeds_are_fixed_by_name() -> None:
     # CRC-32 of the name, which no Python version or hash seed changes.
     assert seed_of("coco") == 3632353089
     assert seed_of("coco") != seed_of("gqa")
+
+
+def test_one_changed_cluster_tells_nothing() -> None:
+    """Both of its two sign flips are as far from zero as what was seen; scipy takes no sample of one."""
+    first, second = np.array([2.0, 1.0, 3.0]), np.array([2.0, 1.0, 1.0])
+    assert paired_p_value(first, second, binary=False, clustered=True, seed=0) == 1.0
