@@ -36,9 +36,11 @@ def test_committed_pages_are_regenerated_to_the_byte(script: ModuleType, tmp_pat
         assert pages == {name.name for name in made if name.parent == folder and name.suffix == ".md"}
 
 
-def test_the_demo_card_is_rendered_from_its_facts_and_the_records(script: ModuleType) -> None:
+def test_card_and_readme_show_the_facts_and_the_records(script: ModuleType) -> None:
+    board = script.demo_board()
     card = (checkpoint_path().parent / "README.md").read_text(encoding="utf-8")
-    assert card == script.demo_card(), "the card is out of date: run make leaderboard"
+    assert card == script.demo_card(board), "the card is out of date: run make leaderboard"
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == script.readme(board), "run make leaderboard"
     assert "| visionzip " in card and "### Budget 33.3 %" in card
 
 
