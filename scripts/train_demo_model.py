@@ -1,7 +1,8 @@
 """Makes the embedded demo model: data, training, checkpoint, held-out numbers and card, in one command.
 
-python scripts/train_demo_model.py --out runs/demo_model           # about two hours on two CPU cores
-python scripts/train_demo_model.py --evaluate                      # only the numbers of the embedded checkpoint
+torchrun --nproc_per_node 2 scripts/train_demo_model.py --threads 1 --out runs/demo_model   # two CPU cores, 2 hours
+python scripts/train_demo_model.py --out runs/demo_model                                    # one process, or a GPU
+python scripts/train_demo_model.py --evaluate                 # only the numbers of the embedded checkpoint
 """
 
 from __future__ import annotations

@@ -150,7 +150,9 @@ A cell holds the score and, below it, percent of vanilla with its 95 % interval 
 ## Training
 
 ```
-torchrun --nproc_per_node 2 scripts/train_demo_model.py --threads 1 --out runs/demo_model
+torchrun --nproc_per_node 2 scripts/train_demo_model.py --threads 1 --out runs/demo_model   # two CPU cores
+python scripts/train_demo_model.py --out runs/demo_model                                    # one process, or a GPU
+python scripts/train_demo_model.py --evaluate                                               # the table above again
 ```
 
 One seed ({seed}), four stages, bfloat16 autocast, {minutes} minutes on {hardware} (torch {torch}, transformers
