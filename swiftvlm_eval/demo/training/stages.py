@@ -71,7 +71,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("tower", 7000, images=32, learning_rate=1.5e-3, seed=1, warmup=200, tower_weight=1.0),
     Stage("words", 200, images=24, learning_rate=1.5e-3, seed=2, mix=WORD_MIX, reluctance=8.0, reluctant_steps=400),
     Stage("boxes", 2000, images=16, learning_rate=1.5e-3, seed=3, alternate=True, reluctance=4.0, reluctant_steps=150),
-    Stage("joint", 5000, images=16, learning_rate=8e-4, seed=4, tower_weight=0.3, vision_scale=0.25),
+    Stage("joint", 4000, images=16, learning_rate=8e-4, seed=4, tower_weight=0.3, vision_scale=0.25),
 )
 
 
