@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from swiftvlm_eval.results.mmbench import answer_letter
 from swiftvlm_eval.results.samples import SampleLine
 
 RESULTS_NAME = re.compile(r"(?P<stamp>\d{8}_\d{6})_results\.json")
-_ANSWER_LETTER = re.compile(r"\(?([A-E])(?:\)?[.:,)]*(?:\s|$))")
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -127,11 +127,13 @@ def _score(value: object) -> float | None:
 
 
 def _letter_score(value: Mapping[str, object]) -> float | None:
-    """Scores a multiple-choice row (MMBench) that lmms-eval only scores at the end; None if the letter is unclear."""
+    """Scores a multiple-choice row (MMBench) that lmms-eval only scores at the end; None if it is no such row.
+
+    An answer without a letter is wrong, not missing.
+    """
     if not {"answer", "prediction", "index"} <= value.keys():
         return None
-    letter = _ANSWER_LETTER.match(str(value["prediction"]).strip())
-    return None if letter is None else float(letter.group(1) == value["answer"])
+    return float(answer_letter(value) == value["answer"])
 
 
 def _unit_of(value: Mapping[str, Any], cluster: object, stratum: str | None) -> tuple[object, str | None]:
