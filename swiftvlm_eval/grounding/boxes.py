@@ -51,6 +51,7 @@ class _Gap(NamedTuple):
     comma: bool
     key: bool
     opens: bool
+    closes: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def parse_box(text: object) -> ParsedBox | None:
     """
     if not isinstance(text, str):
         return None
-    text = text[:MAX_ANSWER_CHARS]
+    text = text[:MAX_ANSWER_CHARS].replace("\N{MINUS SIGN}", "-")
     matches = list(_LONE_NUMBER.finditer(text))
     gaps = [_read_gap(text[a.end() : b.start()]) for a, b in zip(matches, matches[1:], strict=False)]
     for first in range(len(matches) - 3):
@@ -147,18 +148,22 @@ def _read_gap(gap: str) -> _Gap:
     """Classify the text between two numbers."""
     match = _GAP.fullmatch(gap)
     if match is None:
-        return _Gap(separates=False, comma=False, key=False, opens=False)
+        return _Gap(separates=False, comma=False, key=False, opens=False, closes=False)
     return _Gap(
         separates=gap != "",
         comma="," in gap or ";" in gap,
         key=match["key"] is not None,
         opens="(" in gap or "[" in gap,
+        closes=")" in gap or "]" in gap,
     )
 
 
 def _is_box(gaps: Sequence[_Gap], *, opened: bool) -> bool:
     """Whether three gaps hold four numbers together as one box."""
     if not all(gap.separates for gap in gaps):
+        return False
+    # "[1] [0.1, 0.2, 0.3, 0.4]": a number alone in its bracket is a mark, unless all of them are.
+    if gaps[0].closes and gaps[0].opens and not gaps[1].closes:
         return False
     # "1, [0.1, 0.2, 0.3, 0.4]": a bracket that opens later starts the box, the numbers before it are not part of one.
     return opened or all(gap.key or (gap.comma and not gap.opens) for gap in gaps)

@@ -69,10 +69,12 @@ def _board(
     if not columns:
         return None, problems
     parts = _prepared(entries, columns, evidence)
+    problems.extend(_without_ratio(entries, columns) if parts.vanilla else [])
     if parts.vanilla is None:
         files = ", ".join(sorted({run.path.name for entry in entries for run in entry.runs}))
         problems.append(Problem(files, "no vanilla run of the same model and setting: no relative figures"))
     made = sections(parts)
+    intervals = {key for key, cells in parts.cells.items() if any(cell.low is not None for cell in cells.values())}
     board = Board(
         slug=slug,
         title=board_title(entries[0].record, setting),
@@ -80,7 +82,7 @@ def _board(
         benchmarks=tuple(column.benchmark for column in columns),
         groups=parts.groups,
         sections=made,
-        caption=board_caption(entries, columns, parts.groups),
+        caption=board_caption(entries, columns, parts.groups, intervals),
         notes=_notes(made, problems),
         pretrained=entries[0].record.model.pretrained,
         limited=any(run.record.status in ("limited", "partial") for entry in entries for run in entry.runs),
@@ -96,10 +98,21 @@ def _unknown_tasks(entries: Sequence[Entry], known: set[str]) -> list[Problem]:
     ]
 
 
+def _without_ratio(entries: Sequence[Entry], columns: Sequence[ColumnScores]) -> list[Problem]:
+    """Columns in which nothing can be a percentage of vanilla; they are in no group mean."""
+    files = ", ".join(run.path.name for entry in entries if entry.is_vanilla for run in entry.runs)
+    reasons = {
+        column.benchmark.task: "scored 0" if column.vanilla else "was not run on it"
+        for column in columns
+        if not column.vanilla_score
+    }
+    return [Problem(files, f"{task}: vanilla {reason}: no percentages") for task, reason in reasons.items()]
+
+
 def _prepared(entries: Sequence[Entry], columns: Sequence[ColumnScores], evidence: Evidence) -> Setting:
-    """Draws the bootstrap distributions; a group mean is taken over the columns that have a vanilla score."""
+    """Draws the bootstrap distributions; a group mean is taken over the columns that have ratios to vanilla."""
     groups: dict[Group, tuple[str, ...]] = {
-        group: tuple(each.benchmark.key for each in columns if each.benchmark.group == group and each.vanilla)
+        group: tuple(each.benchmark.key for each in columns if each.benchmark.group == group and each.vanilla_score)
         for group in column_table().groups
     }
     resampling = Resampling(columns)

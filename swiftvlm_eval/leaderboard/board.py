@@ -11,7 +11,7 @@ from typing import Literal
 from swiftvlm_eval.results.benchmarks import Benchmark, Group
 from swiftvlm_eval.results.record import RunRecord
 
-Mark = Literal["", "best", "tied"]
+Mark = Literal["", "best", "tied", "untested"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Cell:
         relative: Percent of vanilla's score.
         low: Lower end of the 95 % interval of `relative`.
         high: Upper end.
-        mark: `best` of its budget, or `tied` if the difference to the best is not significant.
+        mark: `best` of its budget; `tied` if the difference to the best is not significant, `untested` if it could
+            not be tested.
         p_best: Holm-adjusted p-value of the difference to the best row.
     """
 

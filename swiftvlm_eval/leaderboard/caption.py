@@ -1,7 +1,7 @@
 """Headings and captions: what a board's numbers are, in sentences made from the records."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from swiftvlm_eval.leaderboard.columns import column_table
 from swiftvlm_eval.leaderboard.entries import Entry
@@ -58,9 +58,19 @@ def budget_title(entries: Sequence[Entry]) -> str:
 
 
 def board_caption(
-    entries: Sequence[Entry], columns: Sequence[ColumnScores], groups: Mapping[Group, tuple[str, ...]]
+    entries: Sequence[Entry],
+    columns: Sequence[ColumnScores],
+    groups: Mapping[Group, tuple[str, ...]],
+    intervals: Collection[str],
 ) -> tuple[str, ...]:
-    """Returns the sentences below a board's heading."""
+    """Returns the sentences below a board's heading.
+
+    Args:
+        entries: The configurations.
+        columns: The benchmark columns.
+        groups: Benchmark keys of each group mean.
+        intervals: Keys of the benchmarks for which some row has an interval.
+    """
     records = [run.record for entry in entries for run in entry.runs]
     titles = {column.benchmark.key: column.benchmark.title for column in columns}
     names = column_table().groups
@@ -77,7 +87,7 @@ def board_caption(
     dates = sorted(record.origin.created[:10] for record in records if record.origin.created)
     if dates:
         sentences.append(f"Run {dates[0]}." if dates[0] == dates[-1] else f"Run from {dates[0]} to {dates[-1]}.")
-    sentences.extend(_documents(column) for column in columns)
+    sentences.extend(_documents(column, column.benchmark.key in intervals) for column in columns)
     for group, keys in groups.items():
         sentences.append(
             f"The {names[group]} is the plain mean of the ratios of {', '.join(titles[k] for k in keys)}."
@@ -85,17 +95,20 @@ def board_caption(
     return tuple(sentences)
 
 
-def _documents(column: ColumnScores) -> str:
+def _documents(column: ColumnScores, intervals: bool) -> str:
     benchmark = column.benchmark
     counts = sorted({cell.documents for cell in column.cells.values() if cell.documents is not None})
     text = f"{benchmark.title}: {benchmark.task}, {benchmark.metric}, {' / '.join(map(str, counts))} documents"
     if benchmark.documents is not None and counts != [benchmark.documents]:
         text += f" (the whole benchmark has {benchmark.documents})"
     base = column.units.get(column.vanilla) if column.vanilla else None
-    if base is None:
+    if base is None or not intervals:
         return f"{text}; no intervals."
-    kind = "resampled by image" if base.clustered else "resampled"
-    return f"{text}, {kind} in {base.ids.size} units."
+    if base.named:
+        return f"{text}, resampled by image in {base.ids.size} units."
+    if column.benchmark.reduction != "mean":
+        return f"{text}, resampled in {base.ids.size} units."
+    return f"{text}, taken as independent, since the log names no images; intervals are too short if some share one."
 
 
 def _versions(records: Sequence[RunRecord]) -> str:

@@ -90,13 +90,14 @@ def _score(cell: Cell | None, digits: int) -> Figure:
 def summary(board: Board) -> tuple[list[str], list[list[str]]]:
     """Returns a short table for a terminal: header, and one line a row without intervals.
 
-    A star marks the best of its budget, a tilde what is not significantly different from it.
+    A star marks the best of its budget, a tilde what is not significantly different from it, and a question mark what
+    could not be tested.
     """
     columns = [column for column in _columns(board, "cost", "timing") if column.summary]
     scores = len(board.benchmarks) + len(board.groups)
     titles = [heading.text for heading in headings(board, "cost")[:scores]]
     header = ["budget", "method", *titles, *(column.summary or "" for column in columns)]
-    marks = {"best": "*", "tied": "~", "": ""}
+    marks = {"best": "*", "tied": "~", "untested": "?", "": ""}
     body: list[list[str]] = []
     for row in board.rows:
         cells = figures(board, row, "cost")[:scores]

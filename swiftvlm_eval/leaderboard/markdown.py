@@ -11,7 +11,7 @@ from swiftvlm_eval.leaderboard.text import markdown
 LEGEND = (
     "A cell holds the score and, below it, percent of our own vanilla run with its 95 % interval (paired bootstrap). "
     "**Bold**: best at this budget. ≈: not significantly different from the best (5 %, Holm over the methods of the "
-    "budget). `-`: not measured."
+    "budget). `?`: the difference to the best could not be tested, for want of per-sample scores. `-`: not measured."
 )
 PUBLISHED_LEGEND = (
     "Numbers as printed in the paper; percent is relative to the paper's own vanilla row. Nothing on this page was "
@@ -66,7 +66,8 @@ def timing_table(board: Board) -> str:
 
 def _cell(figure: Figure) -> str:
     first, *rest = figure.lines
-    return "<br>".join([{"best": f"**{first}**", "tied": f"{first} ≈", "": first}[figure.mark], *rest])
+    marks = {"best": f"**{first}**", "tied": f"{first} ≈", "untested": f"{first} ?", "": first}
+    return "<br>".join([marks[figure.mark], *rest])
 
 
 def table(header: Sequence[str], body: Sequence[Sequence[str]], names: int = 1) -> str:
@@ -100,6 +101,6 @@ def index_page(
 
 
 def _summary(rows: Sequence[Row]) -> str:
-    budgets = {row.budget for row in rows if not row.is_vanilla}
+    budgets = {None if row.budget is None else round(row.budget, 3) for row in rows if not row.is_vanilla}
     methods = {row.method or row.label for row in rows if not row.is_vanilla}
     return f"{len(methods)} methods besides vanilla, {len(budgets)} budgets"

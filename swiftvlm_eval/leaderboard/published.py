@@ -5,7 +5,7 @@ row, and never share a ranking with measured rows.
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,10 @@ def load_published(path: Path, table: BenchmarkTable) -> PublishedTable:
         content = PublishedTable.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path.name} is not a table of published numbers: {error}") from error
+    rows = Counter((row.method, row.variant, row.budget) for row in content.rows)
+    twice = [f"{method} {budget:g}" for (method, _, budget), count in rows.items() if count > 1]
+    if twice:
+        raise ValueError(f"{path.name}: rows given twice (give them a variant): {', '.join(twice)}")
     known = {*table.benchmarks, *_FIGURES}
     for row in content.rows:
         unknown = sorted(set(row.values) - known)
@@ -165,7 +169,7 @@ def _rows(
     keys = sorted({key for row in rows for key in row.values} - set(_FIGURES))
     columns = {
         key: marked(
-            {name: _cell(row, key, base) for name, row in zip(labels, rows, strict=True) if key in row.values}, {}
+            {name: _cell(row, key, base) for name, row in zip(labels, rows, strict=True) if key in row.values}, None
         )
         for key in keys
     }
@@ -176,7 +180,7 @@ def _rows(
                 for label in labels
                 if len(ratios := _ratios(columns, members, label)) == len(members)
             },
-            {},
+            None,
         )
         for group, members in groups.items()
     }

@@ -84,7 +84,7 @@ def _section(parts: Setting, entries: Sequence[Entry]) -> Section:
     means: dict[Group, dict[str, Cell]] = {}
     for group, members in parts.groups.items():
         cells = {key: cell for key in keys if (cell := _mean_cell(parts, key, members)) is not None}
-        means[group] = marked(cells, mean_p_values(cells, members, parts.resampling))
+        means[group] = marked(cells, mean_p_values(cells, [c for c in parts.columns if c.benchmark.key in members]))
     labels = _labels(entries)
     rows = [
         Row(
@@ -103,7 +103,7 @@ def _section(parts: Setting, entries: Sequence[Entry]) -> Section:
         )
         for entry in entries
     ]
-    return Section(budget_title(entries), tuple(sorted(rows, key=_rank)))
+    return Section(budget_title(entries), _best_first(rows))
 
 
 def _mean_cell(parts: Setting, key: str, members: Sequence[str]) -> Cell | None:
@@ -118,17 +118,32 @@ def _mean_cell(parts: Setting, key: str, members: Sequence[str]) -> Cell | None:
     return cell if interval is None else replace(cell, low=interval[0], high=interval[1])
 
 
-def _rank(row: Row) -> tuple[float | str, ...]:
-    means = [row.means.get(group) for group in column_table().row_order]
-    values = [cell.relative if cell and cell.relative is not None else float("-inf") for cell in means]
-    return (*(-value for value in values), row.label, row.key)
+def _best_first(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """By group means; where there are none, by the mean over the columns that all rows have, the best at 1."""
+    shared = set.intersection(*({name for name, cell in row.cells.items() if cell.score} for row in rows))
+    best = {name: max(row.cells[name].score or 0.0 for row in rows) for name in sorted(shared)}
+
+    def rank(row: Row) -> tuple[float | str, ...]:
+        means = [row.means.get(group) for group in column_table().row_order]
+        values = [cell.relative if cell and cell.relative is not None else float("-inf") for cell in means]
+        plain = sum((row.cells[name].score or 0.0) / top for name, top in best.items())
+        return (*(-value for value in values), -plain, row.label, row.key)
+
+    return tuple(sorted(rows, key=rank))
 
 
 def _labels(entries: Sequence[Entry]) -> dict[str, str]:
     """Names rows by method; equal names get the options and the seed that tell them apart."""
     names = {entry.key: entry.record.method.name or entry.record.model.lmms_eval_model for entry in entries}
     counts = Counter(names.values())
-    details = {entry.key: {**entry.record.method.options, "seed": entry.record.settings.seed} for entry in entries}
+    details = {
+        entry.key: {
+            **entry.record.method.options,
+            "seed": entry.record.settings.seed,
+            "budget": entry.record.method.budget,
+        }
+        for entry in entries
+    }
     labels: dict[str, str] = {}
     for key, name in names.items():
         rivals = [details[other] for other, theirs in names.items() if theirs == name and other != key]
@@ -143,7 +158,7 @@ def _labels(entries: Sequence[Entry]) -> dict[str, str]:
 
 
 def _figures(parts: Setting, entry: Entry) -> dict[str, float | None]:
-    tasks = [column.benchmark.task for column in parts.columns if entry.key in column.cells]
+    tasks = sorted({column.benchmark.task for column in parts.columns if entry.key in column.cells})
     figures = {**execution_figures(entry, tasks), **measured_figures(parts.times[entry.key])}
     vanilla = parts.vanilla
     if vanilla is None or entry is vanilla:
@@ -168,6 +183,7 @@ def _row_notes(parts: Setting, entry: Entry) -> tuple[str, ...]:
             missed = (execution.executed_share - execution.planned_share) * execution.visual_tokens
             if abs(missed) > _TOKEN_TOLERANCE:
                 notes.append(f"{name}: executed mean differs from the planned one by {missed:+.1f} visual tokens")
+    notes.extend(_off_budget(entry))
     for group, members in parts.groups.items():
         missing = [name for name in members if entry.key not in parts.cells[name]]
         if missing and len(missing) < len(members):
@@ -181,6 +197,20 @@ def _row_notes(parts: Setting, entry: Entry) -> tuple[str, ...]:
             notes.append(f"attention kernel {ours} (vanilla: {base})")
         notes.extend(_timed_documents(parts.times[entry.key], parts.times[vanilla.key]))
     return tuple(notes)
+
+
+def _off_budget(entry: Entry) -> list[str]:
+    """Says where the planned mean is not the section's budget: published counts, or a method that has few sizes."""
+    budget = entry.record.method.budget
+    found: list[str] = []
+    for name in sorted(entry.tasks):
+        execution = entry.tasks[name].record.tasks[name].execution
+        if budget is None or entry.is_vanilla or execution is None or execution.planned_share is None:
+            continue
+        planned, nominal = (share * execution.visual_tokens for share in (execution.planned_share, budget))
+        if abs(planned - nominal) > _TOKEN_TOLERANCE:
+            found.append(f"{planned:.1f} visual tokens per layer planned, the budget is {nominal:.1f}")
+    return sorted(set(found))
 
 
 def _timed_documents(times: Mapping[str, Times], vanilla: Mapping[str, Times]) -> list[str]:

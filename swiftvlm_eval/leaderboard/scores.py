@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from swiftvlm_eval.leaderboard.board import Cell, Mark
 from swiftvlm_eval.leaderboard.entries import Entry
@@ -31,6 +32,11 @@ class ColumnScores:
     cells: Mapping[str, Cell]
     units: Mapping[str, Units]
     vanilla: str | None
+
+    @property
+    def vanilla_score(self) -> float | None:
+        """Vanilla's score on the printed scale; None or 0 where there is nothing to relate to."""
+        return self.cells[self.vanilla].score if self.vanilla else None
 
 
 def column_scores(
@@ -94,10 +100,7 @@ class Resampling:
             resamples: Number of draws.
         """
         self._draws: dict[tuple[str, str], st.Floats] = {}
-        names = {
-            column.benchmark.key: column.benchmark.clusters if _clustered(column) else column.benchmark.key
-            for column in columns
-        }
+        names = {column.benchmark.key: collection(column) for column in columns}
         for column in columns:
             if column.vanilla is None or column.vanilla not in column.units:
                 continue
@@ -124,8 +127,10 @@ class Resampling:
         return np.mean(present, axis=0) if present and len(present) == len(rows) else None
 
 
-def _clustered(column: ColumnScores) -> bool:
-    return any(units.clustered for units in column.units.values())
+def collection(column: ColumnScores) -> str:
+    """Returns what the column's units are drawn from: its images where the logs name them, else its own documents."""
+    named = any(units.named for units in column.units.values())
+    return column.benchmark.clusters if named else column.benchmark.key
 
 
 def _vanilla_units(column: ColumnScores) -> list[Units]:
@@ -155,20 +160,23 @@ def with_intervals(column: ColumnScores, resampling: Resampling) -> dict[str, Ce
     return cells
 
 
-def marked(cells: Mapping[str, Cell], p_values: Mapping[tuple[str, str], float]) -> dict[str, Cell]:
+def marked(cells: Mapping[str, Cell], p_values: Mapping[tuple[str, str], float] | None) -> dict[str, Cell]:
     """Marks the best cell of one budget and those not significantly worse.
 
     Args:
         cells: Cells of one column and one budget by entry key.
-        p_values: Unadjusted p-values by (best key, other key); a missing pair is not tested and not marked.
+        p_values: Unadjusted p-values by (best key, other key); a missing pair could not be tested. None for published
+            numbers, which nobody can test.
     """
     values = {key: _ranked_by(cell) for key, cell in cells.items()}
     scored = {key: value for key, value in values.items() if value is not None}
     if len(scored) < 2:
         return dict(cells)
     best = min(scored, key=lambda key: (-scored[key], key))
-    others = [key for key in sorted(scored) if key != best and (best, key) in p_values]
-    adjusted = dict(zip(others, st.holm([p_values[best, key] for key in others]), strict=True))
+    tested = (
+        {} if p_values is None else {key: p_values[best, key] for key in sorted(scored) if (best, key) in p_values}
+    )
+    adjusted = dict(zip(tested, st.holm(list(tested.values())), strict=True))
     result = dict(cells)
     for key in scored:
         if scored[key] == scored[best]:
@@ -176,6 +184,8 @@ def marked(cells: Mapping[str, Cell], p_values: Mapping[tuple[str, str], float])
         elif key in adjusted:
             mark: Mark = "tied" if adjusted[key] > SIGNIFICANCE else ""
             result[key] = replace(cells[key], mark=mark, p_best=adjusted[key])
+        elif p_values is not None:
+            result[key] = replace(cells[key], mark="untested")
     return result
 
 
@@ -206,20 +216,45 @@ def column_p_values(column: ColumnScores, keys: Sequence[str]) -> dict[tuple[str
     return p_values
 
 
-def mean_p_values(
-    means: Mapping[str, Cell], benchmarks: Sequence[str], resampling: Resampling
-) -> dict[tuple[str, str], float]:
-    """Tests the best group mean against the others by the bootstrap of their difference."""
+def mean_p_values(means: Mapping[str, Cell], columns: Sequence[ColumnScores]) -> dict[tuple[str, str], float]:
+    """Tests the best group mean against the others, vanilla's scores taken as given.
+
+    A mean of ratios is then a sum of contributions of units as well, so the columns' test serves; an image that
+    several columns share is one unit. The mean over one column is tested as that column.
+
+    Args:
+        means: Group means by entry key.
+        columns: The columns that the mean is taken over.
+    """
     scored = {key: cell.relative for key, cell in means.items() if cell.relative is not None}
     if len(scored) < 2:
         return {}
+    if len(columns) == 1:
+        return column_p_values(columns[0], list(scored))
     best = min(scored, key=lambda key: (-(scored[key] or 0.0), key))
-    reference = resampling.mean_draws(benchmarks, best)
+    base = _mean_contributions(columns, best)
     p_values: dict[tuple[str, str], float] = {}
     for key in sorted(scored):
-        draws = resampling.mean_draws(benchmarks, key)
-        if key != best and reference is not None and draws is not None:
-            p_value = st.bootstrap_p_value(reference - draws)
-            if p_value is not None:
-                p_values[best, key] = p_value
+        other = None if key == best else _mean_contributions(columns, key)
+        if base is not None and other is not None and base.index.equals(other.index):
+            p_values[best, key] = st.paired_p_value(
+                base.to_numpy(),
+                other.to_numpy(),
+                binary=False,
+                clustered=True,
+                seed=st.seed_of(" ".join(column.benchmark.key for column in columns)),
+            )
     return p_values
+
+
+def _mean_contributions(columns: Sequence[ColumnScores], key: str) -> pd.Series | None:
+    """Percent that each unit adds to a group mean, by collection and unit; None unless every column has units."""
+    parts = []
+    for column in columns:
+        units, cell = column.units.get(key), column.cells.get(column.vanilla or "")
+        if units is None or cell is None or not cell.score:
+            return None
+        weight = 100 * column.benchmark.scale / cell.score / len(columns)
+        index = pd.MultiIndex.from_product([[collection(column)], units.ids])
+        parts.append(pd.Series(weight * units.contributions, index=index))
+    return pd.concat(parts).groupby(level=[0, 1]).sum()

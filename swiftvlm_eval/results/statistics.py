@@ -85,14 +85,6 @@ def percentile_interval(distribution: Floats, level: float = LEVEL) -> tuple[flo
     return float(low), float(high)
 
 
-def bootstrap_p_value(difference: Floats) -> float | None:
-    """Returns the two-sided p-value of a bootstrapped difference [resamples] being zero, None if undefined."""
-    if not np.isfinite(difference).all():
-        return None
-    tail = min(np.count_nonzero(difference <= 0), np.count_nonzero(difference >= 0))
-    return float(min(1.0, 2 * (tail + 1) / (difference.size + 1)))
-
-
 def paired_p_value(first: Floats, second: Floats, *, binary: bool, clustered: bool, seed: int) -> float:
     """Tests whether two methods have the same expected score on the same units.
 

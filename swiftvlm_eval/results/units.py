@@ -35,7 +35,8 @@ class Units:
         contributions: Contribution of each unit to the task score [units], on lmms-eval's scale.
         expected: What each unit would contribute if all documents (of its category) scored the same [units].
         binary: Every unit is one right-or-wrong decision, so McNemar's test applies.
-        clustered: Units are images that may hold several documents.
+        clustered: Some unit holds several documents.
+        named: Units are images, under the names that other tasks on the same images use as well.
     """
 
     ids: NDArray[np.str_]
@@ -43,6 +44,7 @@ class Units:
     expected: NDArray[np.float64]
     binary: bool
     clustered: bool
+    named: bool
 
     @property
     def stderr(self) -> float | None:
@@ -86,6 +88,7 @@ def reduce_samples(lines: Sequence[SampleLine], benchmark: Benchmark, reported: 
         expected=np.array([expected[unit] for unit in ids]),
         binary=right_or_wrong and not several and benchmark.reduction != "mme",
         clustered=several,
+        named=named and benchmark.reduction == "mean",
     )
 
 

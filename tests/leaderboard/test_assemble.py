@@ -7,6 +7,7 @@ from small_runs import RIGHT, one_run, reasons, row_of
 
 from swiftvlm_eval.leaderboard.board import Board
 from swiftvlm_eval.leaderboard.build import collect
+from swiftvlm_eval.leaderboard.markdown import board_page
 from swiftvlm_eval.results import import_run, shipped_benchmarks, write_record
 
 TABLE = shipped_benchmarks()
@@ -267,3 +268,67 @@ def test_runs_on_several_machines_are_not_timed(tmp_path: Path) -> None:
     fastv = row_of(only_board([tmp_path]), "fastv")
     assert fastv.figures.get("prefill_speedup") is None
     assert fastv.cells["pope"].relative == 100.0
+
+
+def test_a_column_without_a_usable_vanilla_score_is_named_and_leaves_the_mean(tmp_path: Path) -> None:
+    def tasks(method: str, pope: list[float]) -> dict[str, Any]:
+        return {
+            "gqa": ("exact_match", samples_of(RIGHT, "exact_match", description(method))),
+            "pope": ("pope_accuracy", samples_of(pope, "pope_accuracy", description(method))),
+        }
+
+    write_run(tmp_path / "in" / "vanilla", tasks("vanilla", [0.0] * 8), stamp="20260201_000000")
+    write_run(tmp_path / "in" / "fastv", tasks("fastv", RIGHT), stamp="20260202_000000")
+    boards, problems = collect([tmp_path / "in"], TABLE)
+    assert "20260201_000000_results.json: pope: vanilla scored 0: no percentages" in reasons(problems)
+    assert boards[0].groups["non_localization"] == ("gqa",)
+    assert row_of(boards[0], "fastv").means["non_localization"].relative == pytest.approx(100)
+    assert any(sentence.startswith("POPE") and sentence.endswith("no intervals.") for sentence in boards[0].caption)
+
+
+def test_a_plan_beside_the_budget_is_noted_once(tmp_path: Path) -> None:
+    one_run(tmp_path / "in", "vanilla", RIGHT)
+    one_run(tmp_path / "in", "downsample", RIGHT, run=description("downsample", budget=2 / 9, planned_mean=144.0))
+    one_run(tmp_path / "in", "fastv", RIGHT, run=description("fastv", budget=2 / 9, planned_mean=128.4))
+    board = only_board([tmp_path / "in"])
+    beside = "144.0 visual tokens per layer planned, the budget is 128.0"
+    assert row_of(board, "downsample").notes.count(beside) == 1
+    assert not any("the budget is" in note for note in row_of(board, "fastv").notes)
+
+
+def test_without_vanilla_the_best_still_stands_first(tmp_path: Path) -> None:
+    one_run(tmp_path / "in" / "a", "fastv", [1.0] + [0.0] * 7)
+    one_run(tmp_path / "in" / "b", "pdrop", RIGHT)
+    assert [row.label for row in only_board([tmp_path / "in"]).rows] == ["pdrop", "fastv"]
+
+
+def test_two_spellings_of_one_budget_are_told_apart(tmp_path: Path) -> None:
+    one_run(tmp_path / "in", "vanilla", RIGHT)
+    for budget in (1 / 3, 0.333):
+        one_run(tmp_path / "in" / f"{budget}", "fastv", RIGHT, run=description("fastv", budget=budget))
+    labels = {row.label for row in only_board([tmp_path / "in"]).sections[1].rows}
+    assert labels == {"fastv (budget=0.333)", "fastv (budget=0.3333333333333333)"}
+
+
+def test_rows_that_could_not_be_tested_say_so(tmp_path: Path) -> None:
+    one_run(tmp_path / "in", "vanilla", RIGHT)
+    one_run(tmp_path / "in", "fastv", [1.0] * 4 + [0.0] * 4)
+    one_run(tmp_path / "in", "pdrop", RIGHT, values={"gqa": 0.8})  # does not add up: no units
+    board = only_board([tmp_path / "in"])
+    assert {row.label: row.cells["gqa"].mark for row in board.sections[1].rows} == {
+        "pdrop": "best",
+        "fastv": "untested",
+    }
+    assert {row.label: row.means["non_localization"].mark for row in board.sections[1].rows} == {
+        "pdrop": "best",
+        "fastv": "untested",
+    }
+    page = board_page(board, {})
+    assert "50.0 ?<br>" in page and "`?`: the difference to the best could not be tested" in page
+
+
+def test_a_log_without_image_names_is_not_called_clustered(tmp_path: Path) -> None:
+    one_run(tmp_path / "in", "vanilla", RIGHT)
+    one_run(tmp_path / "in", "fastv", [0.0, 1.0] * 4)
+    caption = " ".join(only_board([tmp_path / "in"]).caption)
+    assert "taken as independent, since the log names no images" in caption and "by image" not in caption

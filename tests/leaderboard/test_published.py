@@ -70,6 +70,7 @@ def test_a_page_says_that_nothing_was_measured() -> None:
         ("refcoco: 75.9", "refcoco: .nan", "values.refcoco"),
         ("model:", "surprise: 1\nmodel:", "surprise"),
         ("rows:", "rows: [", "rows|while parsing"),
+        ("rows:", "rows:\n  - {method: fastv, budget: 192, refcoco: 1}", "rows given twice .*: fastv 192"),
     ],
 )
 def test_a_wrong_file_is_refused_by_name_and_field(tmp_path: Path, old: str, new: str, reason: str) -> None:

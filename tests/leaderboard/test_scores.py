@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,7 +14,8 @@ Floats = NDArray[np.float64]
 
 
 def units(values: Floats, ids: list[str], clustered: bool = True) -> Units:
-    return Units(np.array(ids), values, np.full(values.size, values.mean()), binary=not clustered, clustered=clustered)
+    expected = np.full(values.size, values.mean())
+    return Units(np.array(ids), values, expected, binary=not clustered, clustered=clustered, named=True)
 
 
 def column(key: str, scores: dict[str, Floats], ids: list[str], clustered: bool = True) -> ColumnScores:
@@ -85,14 +88,15 @@ def test_marks_follow_holm_by_hand() -> None:
     assert made["d"].p_best == pytest.approx(0.003)
 
 
-def test_a_lone_row_is_not_the_best_and_an_untested_row_is_not_tied() -> None:
+def test_a_lone_row_is_not_the_best_and_an_untested_row_says_so() -> None:
     assert marked({"a": Cell(score=1.0)}, {})["a"].mark == ""
-    made = marked({"a": Cell(score=2.0), "b": Cell(score=1.0), "c": Cell()}, {})
-    assert [made[name].mark for name in "abc"] == ["best", "", ""]
+    rows = {"a": Cell(score=2.0), "b": Cell(score=1.0), "c": Cell()}
+    assert [marked(rows, {})[name].mark for name in "abc"] == ["best", "untested", ""]
+    assert [marked(rows, None)[name].mark for name in "abc"] == ["best", "", ""]
 
 
 def test_equal_scores_are_both_best() -> None:
-    made = marked({"a": Cell(score=2.0), "b": Cell(score=2.0), "c": Cell(score=1.0)}, {})
+    made = marked({"a": Cell(score=2.0), "b": Cell(score=2.0), "c": Cell(score=1.0)}, {("a", "c"): 0.01})
     assert [made[name].mark for name in "abc"] == ["best", "best", ""]
 
 
@@ -105,11 +109,56 @@ def test_p_values_are_those_of_the_best_against_each_other(shared: tuple[dict[st
     assert column_p_values(made, ["a"]) == {}
 
 
-def test_group_means_are_tested_on_joint_draws(shared: tuple[dict[str, Floats], list[str]]) -> None:
+def means_of(columns: list[ColumnScores], names: tuple[str, ...]) -> dict[str, Cell]:
+    return {
+        name: Cell(
+            relative=float(np.mean([100 * (c.cells[name].score or 0) / (c.vanilla_score or 1) for c in columns]))
+        )
+        for name in names
+    }
+
+
+def test_the_mean_over_one_column_is_tested_as_the_column() -> None:
+    rng = np.random.default_rng(3)
+    right = rng.random(40) < 0.8
+    lost = right.copy()
+    lost[np.flatnonzero(right)[:5]] = False  # five losses, no win: exact binomial p = 2 / 2**5
+    scores = {name: values / 40 for name, values in (("vanilla", right), ("best", right), ("worse", lost))}
+    made = column("gqa", scores, [f"doc {number:02d}" for number in range(40)], clustered=False)
+    p_values = mean_p_values(means_of([made], ("best", "worse")), [made])
+    assert p_values == {("best", "worse"): pytest.approx(2 / 2**5)}
+    assert p_values == column_p_values(made, ["best", "worse"])
+
+
+def test_group_means_are_tested_on_the_images_of_all_their_columns() -> None:
+    """Twelve images in two columns; the sign flips of the images' sums, all 4096 counted here."""
+    rng = np.random.default_rng(10)
+    ids = [f"image {number:02d}" for number in range(12)]
+    first = {name: rng.integers(low, 5, 12) / 60 for name, low in (("a", 1), ("b", 0))}
+    second = {name: rng.integers(low, 3, 12) / 30 for name, low in (("a", 1), ("b", 0))}
+    first["vanilla"], second["vanilla"] = np.full(12, 4 / 60), np.full(12, 2 / 30)
+    columns = [column("refcoco", first, ids), column("refcoco+", second, ids)]
+    p_values = mean_p_values(means_of(columns, ("a", "b")), columns)
+    sums = (first["a"] - first["b"]) / first["vanilla"].sum() + (second["a"] - second["b"]) / second["vanilla"].sum()
+    flips = np.array(list(itertools.product((1, -1), repeat=12))) @ sums
+    expected = np.mean(np.abs(flips) >= abs(sums.sum()) - 1e-9)
+    assert list(p_values.values()) == [pytest.approx(expected, abs=0.02)]
+    assert 0.01 < expected < 0.5
+
+
+def test_equal_rows_have_equal_means(shared: tuple[dict[str, Floats], list[str]]) -> None:
     scores, ids = shared
     close = {**scores, "best": scores["vanilla"] * 0.99, "twin": scores["vanilla"] * 0.99}
-    drawn = Resampling([column("refcoco", close, ids)])
-    means = {name: Cell(relative=100 * close[name].sum() / close["vanilla"].sum()) for name in ("a", "best", "twin")}
-    p_values = mean_p_values(means, ["refcoco"], drawn)
+    columns = [column("refcoco", close, ids), column("refcoco+", close, ids)]
+    p_values = mean_p_values(means_of(columns, ("a", "best", "twin")), columns)
     assert p_values["best", "a"] < 0.01
     assert p_values["best", "twin"] == 1.0
+
+
+def test_one_question_an_image_or_several_the_images_are_shared(shared: tuple[dict[str, Floats], list[str]]) -> None:
+    """A column with one question an image is not clustered, and still on the same images as the other."""
+    scores, ids = shared
+    drawn = Resampling([column("refcoco", scores, ids), column("refcoco+", scores, ids, clustered=False)], 200)
+    one, other = drawn.draws("refcoco", "a"), drawn.draws("refcoco+", "a")
+    assert one is not None and other is not None
+    assert np.allclose(one, other, rtol=1e-12)
