@@ -24,7 +24,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from swiftvlm_eval.efficiency.flops import PAPER_TEXT_TOKENS, prefill_flops
 from swiftvlm_eval.llava.checkpoint import Checkpoint, load_checkpoint
 from swiftvlm_eval.llava.prompts import SYSTEM_PROMPT, TEMPLATES, continuation_ids
-from swiftvlm_eval.provenance import commit, package_versions
+from swiftvlm_eval.provenance import checkpoint_name, commit, package_versions
 from swiftvlm_eval.pruning.budget import parse_budget
 from swiftvlm_eval.pruning.engine import PruningSession
 from swiftvlm_eval.pruning.methods import make_method, method_names
@@ -378,7 +378,7 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
             "options": options,
             "budget": self.budget if self.method.name != "vanilla" else 1.0,
             "schedule": self.method.schedule,
-            "pretrained": self.checkpoint.name,
+            "pretrained": checkpoint_name(self.checkpoint.name, in_place=True),
             "revision": getattr(self.checkpoint.model.config, "_commit_hash", None) or self.checkpoint.revision,
             "family": self.family,
             "shape": asdict(self.checkpoint.adapter.shape),

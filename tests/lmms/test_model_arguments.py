@@ -1,5 +1,6 @@
 """Model arguments as lmms-eval passes them: names, defaults, errors."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,3 +88,17 @@ def test_the_other_family_is_refused() -> None:
 def test_unknown_names_are_no_classes() -> None:
     assert not hasattr(lmms, "SwiftvlmLlava__magic")
     assert not hasattr(lmms, "Other__fastv")
+
+
+def test_a_run_from_a_folder_does_not_name_the_folders_above_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ckpt").mkdir()
+    monkeypatch.chdir(tmp_path)
+    names = set()
+    for name in ("ckpt", "./ckpt", str(tmp_path / "ckpt")):
+        model = make_model("vanilla")
+        monkeypatch.setattr(model.checkpoint, "name", name)
+        names.add(model.description["pretrained"])
+    (name,) = names
+    assert name.startswith("local:ckpt-")
