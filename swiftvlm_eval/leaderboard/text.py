@@ -3,6 +3,8 @@
 import re
 
 MISSING = "-"
+# Spreadsheets drop white space in front of a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]|~<>])")
 
 
@@ -27,4 +29,4 @@ def markdown(text: str) -> str:
 
 def spreadsheet(text: str) -> str:
     """Keeps a spreadsheet from running text that starts like a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+    return f"'{text}" if text.startswith(_FORMULA) else text

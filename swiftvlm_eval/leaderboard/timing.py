@@ -22,8 +22,8 @@ class Times:
 
     Attributes:
         doc_ids: Documents that have both times [documents], ascending.
-        prefill_s: Prefill times in seconds [documents].
-        total_s: Times of the whole answers in seconds [documents].
+        prefill_s: Prefill times in seconds, above 0 [documents].
+        total_s: Times of the whole answers in seconds, above 0 [documents].
     """
 
     doc_ids: NDArray[np.int64]
@@ -32,8 +32,8 @@ class Times:
 
 
 def times_of(lines: Sequence[SampleLine]) -> Times:
-    """Collects the timed documents of one task."""
-    timed = [line for line in lines if line.prefill_s is not None and line.total_s is not None]
+    """Collects the timed documents of one task; a time of 0 was not measured."""
+    timed = [line for line in lines if (line.prefill_s or 0.0) > 0 and (line.total_s or 0.0) > 0]
     return Times(
         doc_ids=np.array([line.doc_id for line in timed], dtype=np.int64),
         prefill_s=np.array([line.prefill_s for line in timed], dtype=np.float64),
@@ -106,8 +106,8 @@ def speedups(times: Mapping[str, Times], vanilla: Mapping[str, Times]) -> dict[s
     documents, not drift of the machine between two runs. `swiftvlm-eval latency` interleaves runs to remove that.
     """
     ours, base = _shared(times, vanilla)
-    ratios = np.divide(base.prefill_s, ours.prefill_s, out=np.zeros_like(base.prefill_s), where=ours.prefill_s > 0)
-    if ratios.size == 0 or not ours.total_s.sum():
+    ratios = base.prefill_s / ours.prefill_s
+    if ratios.size == 0:
         return dict.fromkeys(("prefill_speedup", "prefill_speedup_low", "prefill_speedup_high", "total_speedup"))
     middle = float(np.median(ratios))
     interval: Any = stats.quantile_test(ratios, q=middle, p=0.5).confidence_interval(0.95)

@@ -28,7 +28,7 @@ def test_no_text_breaks_out_of_a_table_cell(text: str) -> None:
     assert not re.search(r"(?<!\\)(?:\\\\)*[|*_`\[\]~]", escaped.replace("\\\\", ""))
 
 
-@pytest.mark.parametrize("sign", "=+-@")
+@pytest.mark.parametrize("sign", "=+-@\t\r\n")
 def test_no_text_is_a_formula(sign: str) -> None:
     assert spreadsheet(f"{sign}1") == f"'{sign}1"
     assert spreadsheet(f"a{sign}1") == f"a{sign}1"
