@@ -88,7 +88,8 @@ def records_command(
 ) -> None:
     """List runs with their status: complete, limited, partial or unverified, and why.
 
-    Only complete runs (and unverified ones, whose per-sample files are missing) enter a leaderboard by themselves.
+    Only complete runs (and unverified ones, whose per-sample files or description are missing) enter a leaderboard by
+    themselves. `?` stands for documents that nothing counted, because there is no per-sample file.
     Exit status 1 if a file is broken or not a record.
     """
     from swiftvlm_eval.results import load_records
@@ -97,10 +98,15 @@ def records_command(
         runs, problems = load_records(inputs)
     except ValueError as error:
         fail(error)
-    table = Table("file", "model", "method", "budget", "documents", "status", "why", box=SIMPLE)
+    unlogged = any(task.answered is None for run in runs for task in run.record.tasks.values())
+    caption = "?: not known without a per-sample file" if unlogged else None
+    table = Table("file", "model", "method", "budget", "documents", "status", "why", box=SIMPLE, caption=caption)
     for run in runs:
         record = run.record
-        documents = ", ".join(f"{name} {task.answered}/{task.expected}" for name, task in sorted(record.tasks.items()))
+        documents = ", ".join(
+            f"{name} {'?' if task.answered is None else task.answered}/{task.expected}"
+            for name, task in sorted(record.tasks.items())
+        )
         budget = "-" if record.method.budget is None else f"{100 * record.method.budget:.1f} %"
         name = record.method.name or record.model.lmms_eval_model
         cells = (run.path.name, record.model.pretrained or "-", name, budget, documents, record.status)

@@ -16,7 +16,7 @@ from swiftvlm_eval.leaderboard.plots import board_pictures, render
 from swiftvlm_eval.leaderboard.published import load_published, published_board
 from swiftvlm_eval.leaderboard.versus import PAGE, TITLE, compare, versus_csv, versus_page
 from swiftvlm_eval.results.benchmarks import BenchmarkTable, shipped_benchmarks
-from swiftvlm_eval.results.store import Problem, load_records, write_atomically
+from swiftvlm_eval.results.store import Problem, load_records, make_folder, write_atomically
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ def build(
         benchmarks: The benchmark columns, the shipped ones by default.
 
     Raises:
-        ValueError: An input does not exist, or nothing may enter a leaderboard; the message says why.
+        ValueError: An input does not exist, nothing may enter a leaderboard, or the folder cannot be made; the message
+            says why.
     """
     table = benchmarks or shipped_benchmarks()
     papers = [published_board(load_published(path, table), table) for path in sorted(published)]
@@ -133,8 +134,12 @@ def versus_files(papers: Sequence[Board], boards: Sequence[Board]) -> dict[str, 
 
 
 def write_files(out: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
-    """Writes files into a folder, each atomically; returns their paths, sorted."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Writes files into a folder, each atomically; returns their paths, sorted.
+
+    Raises:
+        ValueError: The folder cannot be made.
+    """
+    make_folder(out)
     for name, content in sorted(files.items()):
         write_atomically(out / name, content)
     return tuple(out / name for name in sorted(files))

@@ -8,13 +8,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from swiftvlm_eval.results.record import RunRecord, TaskResult
+from swiftvlm_eval.results.record import RunRecord, Status, TaskResult
 from swiftvlm_eval.results.store import Problem, StoredRun
 
 VANILLA = "vanilla"
 
 # Fields two runs must share for their scores to stand in one table.
 SETTING_KEYS = ("pretrained", "revision", "dtype", "image_mode", "system_prompt", "gen_kwargs", "limit", "offset")
+# Which of two runs of one configuration counts, whatever their age: the one with more of its documents checked.
+_STATUS_ORDER: tuple[Status, ...] = ("partial", "unverified", "limited", "complete")
 # Fields that do not make a different row of the unpruned model.
 _IRRELEVANT_FOR_VANILLA = ("budget", "options", "seed")
 
@@ -25,7 +27,7 @@ class Entry:
 
     Attributes:
         key: Canonical JSON of the configuration without the setting.
-        setting: Canonical JSON of the setting (`SETTING_KEYS`).
+        setting: Canonical JSON of the setting (`SETTING_KEYS`, and the model class where no checkpoint is named).
         tasks: For each lmms-eval task the run that scored it.
     """
 
@@ -76,7 +78,16 @@ def admit(runs: Iterable[StoredRun], include_limited: bool) -> tuple[list[Stored
 
 
 def group_entries(runs: Iterable[StoredRun]) -> tuple[list[Entry], list[Problem]]:
-    """Groups runs into configurations; of several runs of one configuration on one task the latest counts."""
+    """Groups runs into configurations.
+
+    Of several runs of one configuration on one task a complete one counts, and of these the latest.
+
+    Args:
+        runs: Admitted runs.
+
+    Returns:
+        The configurations, sorted by setting and key, and one problem for each run that gives way to another.
+    """
     collected: dict[tuple[str, str], dict[str, list[StoredRun]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         for task in run.record.tasks:
@@ -86,18 +97,26 @@ def group_entries(runs: Iterable[StoredRun]) -> tuple[list[Entry], list[Problem]
     for (setting, key), tasks in sorted(collected.items()):
         chosen: dict[str, StoredRun] = {}
         for task, candidates in sorted(tasks.items()):
-            candidates.sort(key=lambda run: (run.record.origin.created or "", run.path.name, run.path.as_posix()))
-            chosen[task] = candidates[-1]
-            for older in candidates[:-1]:
-                reason = f"{task}: the same configuration was run again; the later {candidates[-1].path.name} counts"
-                problems.add(Problem(older.path.name, reason))
+            candidates.sort(key=lambda run: (_STATUS_ORDER.index(run.record.status), *_age(run)))
+            chosen[task] = best = candidates[-1]
+            for other in candidates[:-1]:
+                kind = "later" if _age(best) > _age(other) else best.record.status
+                reason = f"{task}: the same configuration was run again; the {kind} {best.path.name} counts"
+                problems.add(Problem(other.path.name, reason))
         entries.append(Entry(key=key, setting=setting, tasks=chosen))
     return entries, sorted(problems, key=lambda problem: (problem.file, problem.reason))
+
+
+def _age(run: StoredRun) -> tuple[str, str, str]:
+    return run.record.origin.created or "", run.path.name, run.path.as_posix()
 
 
 def _keys(record: RunRecord) -> tuple[str, str]:
     configuration = dict(record.configuration)
     setting = {name: configuration.pop(name) for name in SETTING_KEYS}
+    if record.model.pretrained is None:
+        # Without a checkpoint's name the model class is all that tells two models apart.
+        setting["lmms_eval_model"] = record.model.lmms_eval_model
     if record.method.name == VANILLA:
         for name in _IRRELEVANT_FOR_VANILLA:
             configuration.pop(name)

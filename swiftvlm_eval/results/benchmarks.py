@@ -77,11 +77,13 @@ def load_benchmarks(path: Path = TABLE) -> BenchmarkTable:
     Raises:
         ValueError: The file is not such a table; the message names the file and the field.
     """
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
         entries = {key: Benchmark(key=key, **entry) for key, entry in content["benchmarks"].items()}
         return BenchmarkTable(benchmarks=entries, sets=content["sets"])
-    except (ValidationError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise ValueError(f"benchmark table {path.name} cannot be read: {error.strerror}") from error
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path.name} is not a benchmark table: {error}") from error
 
 

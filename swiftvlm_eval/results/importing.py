@@ -2,15 +2,15 @@
 
 import hashlib
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import ValidationError
-
+from swiftvlm_eval.provenance import checkpoint_name, public_arguments
 from swiftvlm_eval.results.execution import ExecutionSum, TimingSum
 from swiftvlm_eval.results.lmms_output import (
     Fingerprint,
@@ -43,6 +43,11 @@ _KNOWN_KEYS = _PER_TASK_KEYS | {
     *("schedule", "system_prompt_sha256"),
 }
 
+# lmms-eval names of our model class, `<method>_llava` and `<method>_llava_next`; video_llava is lmms-eval's own.
+OUR_MODELS = re.compile(r"(?!video_)\w+_llava(?:_next)?")
+# Model arguments that are recorded elsewhere, or that make no other configuration of a described run either.
+_NO_OPTIONS = {"pretrained", "revision", "device", "device_map", "batch_size", "max_batch_size"}
+
 
 def import_run(results_json: Path) -> tuple[RunRecord, list[SampleLine]]:
     """Reads one lmms-eval run (`--output_path`, best with `--log_samples`) as a record and its per-sample lines.
@@ -58,6 +63,15 @@ def import_run(results_json: Path) -> tuple[RunRecord, list[SampleLine]]:
             run describes itself differently in different tasks. The message names the file.
     """
     results = read_results(results_json)
+    try:
+        return _imported(results, results_json)
+    # Output of another program or version: any field may have another type than the one relied on.
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{results_json.name} is not shaped like output of lmms-eval 0.7.3 ({reason})") from error
+
+
+def _imported(results: Mapping[str, Any], results_json: Path) -> tuple[RunRecord, list[SampleLine]]:
     if not results["n-samples"]:
         raise ValueError(f"{results_json.name} holds no task")
     runs: list[dict[str, Any]] = []
@@ -70,21 +84,22 @@ def import_run(results_json: Path) -> tuple[RunRecord, list[SampleLine]]:
     run = _agreeing(runs, results_json.name)
     try:
         return _record(results, results_json, run, tasks), samples
-    except ValidationError as error:
+    except ValueError as error:
         raise ValueError(f"{results_json.name} does not make a valid record: {error}") from error
 
 
 def _record(results: Mapping[str, Any], path: Path, run: Mapping[str, Any], tasks: dict[str, TaskResult]) -> RunRecord:
     config = results["config"]
     settings = _settings(config, run)
-    status, reasons = _status(settings, tasks)
+    silent = not run and OUR_MODELS.fullmatch(str(config.get("model"))) is not None
+    status, reasons = _status(settings, tasks, silent=silent)
     return RunRecord(
         status=status,
         status_reasons=tuple(reasons),
         model=_model(config, run),
         method=MethodDescription(
             name=run.get("method"),
-            options=run.get("options") or {},
+            options=run.get("options") or {} if run else _options(config),
             budget=run.get("budget"),
             schedule=run.get("schedule"),
         ),
@@ -108,7 +123,7 @@ def _record(results: Mapping[str, Any], path: Path, run: Mapping[str, Any], task
 def _import_task(
     results: Mapping[str, Any], path: Path, task: str
 ) -> tuple[TaskResult, list[SampleLine], list[dict[str, Any]]]:
-    counts = results["n-samples"][task]
+    expected, available = (_count(results, path, task, key) for key in ("effective", "original"))
     reported = _reported_metrics(results["results"].get(task, {}))
     lines: list[SampleLine] = []
     runs: list[dict[str, Any]] = []
@@ -118,8 +133,8 @@ def _import_task(
     file = samples_path(path, task)
     if file.exists():
         for sample in raw_samples(file):
-            report = pruning_report(sample)
             try:
+                report = pruning_report(sample)
                 line = sample_line(task, sample, reported)
                 execution.add(report)
                 timing.add(report)
@@ -133,12 +148,12 @@ def _import_task(
                 runs.append(report["run"])
     lines.sort(key=lambda line: line.doc_id)
     logged = file.exists()
-    expected, directions = int(counts["effective"]), results.get("higher_is_better", {}).get(task, {})
+    directions = results.get("higher_is_better", {}).get(task, {})
     result = TaskResult(
         version=results.get("versions", {}).get(task),
         dataset=dataset,
         expected=expected,
-        available=int(counts["original"]),
+        available=available,
         answered=len(lines) if logged else None,
         failed=_failed(lines, expected, reported) if logged else None,
         prompts_sha256=prompts.hexdigest() if logged else None,
@@ -152,6 +167,23 @@ def _import_task(
         timing=timing.result(),
     )
     return result, lines, runs
+
+
+def _count(results: Mapping[str, Any], path: Path, task: str, key: str) -> int:
+    """Returns how many documents of a task lmms-eval counted.
+
+    Raises:
+        ValueError: It says no number; the message names the file, the field and the value.
+    """
+    counts = results["n-samples"][task]
+    field = f"{path.name}: n-samples of {task}"
+    if not isinstance(counts, Mapping):
+        raise ValueError(f"{field} is {counts!r}; allowed is an object with 'original' and 'effective'")
+    count = counts.get(key)
+    if not isinstance(count, int):
+        found = f"is {count!r}" if key in counts else "is missing"
+        raise ValueError(f"{field}: {key!r} {found}; allowed is a whole number")
+    return count
 
 
 def _reported_metrics(entry: Mapping[str, Any]) -> dict[str, tuple[float | None, float | None]]:
@@ -193,7 +225,8 @@ def _failed(lines: Sequence[SampleLine], expected: int, metrics: Mapping[str, ob
     return max(expected - len(lines), 0) + useless
 
 
-def _status(settings: Settings, tasks: Mapping[str, TaskResult]) -> tuple[Status, list[str]]:
+def _status(settings: Settings, tasks: Mapping[str, TaskResult], *, silent: bool) -> tuple[Status, list[str]]:
+    """Returns the status and its reasons; `silent` is a run of our model class that does not describe itself."""
     limited, broken, unlogged = [], [], []
     if settings.limit is not None or settings.offset:
         limited.append(f"limit {_plain(settings.limit)}, offset {settings.offset}")
@@ -204,6 +237,8 @@ def _status(settings: Settings, tasks: Mapping[str, TaskResult]) -> tuple[Status
             broken.append(f"{name}: {task.answered} of {task.expected} documents answered, {task.failed} failed")
         if not task.metrics:
             broken.append(f"{name}: no metric")
+    if silent and not unlogged:
+        unlogged.append("the run describes neither method nor execution (all answers from a response cache?)")
     status: Status = "partial" if broken else "limited" if limited else "unverified" if unlogged else "complete"
     return status, [*limited, *broken, *unlogged]
 
@@ -229,8 +264,9 @@ def _agreeing(runs: Sequence[dict[str, Any]], file_name: str) -> dict[str, Any]:
 def _model(config: Mapping[str, Any], run: Mapping[str, Any]) -> ModelDescription:
     arguments = _model_arguments(config.get("model_args"))
     shape = run.get("shape")
+    pretrained = run.get("pretrained") or arguments.get("pretrained")
     return ModelDescription(
-        pretrained=_public_name(run.get("pretrained") or arguments.get("pretrained")),
+        pretrained=checkpoint_name(str(pretrained)) if pretrained else None,
         revision=run.get("revision") or arguments.get("revision"),
         family=run.get("family"),
         lmms_eval_model=str(config.get("model")),
@@ -238,20 +274,27 @@ def _model(config: Mapping[str, Any], run: Mapping[str, Any]) -> ModelDescriptio
     )
 
 
+def _options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a run apart that does not describe itself: its model arguments, fit for publication."""
+    arguments = _model_arguments(config.get("model_args"))
+    given = {key: value for key, value in sorted(arguments.items()) if key not in _NO_OPTIONS}
+    return {"model_args": public_arguments(given)} if given else {}
+
+
 def _model_arguments(text: object) -> dict[str, str]:
-    """Splits lmms-eval's `--model_args`; values with commas inside brackets are not needed here."""
+    """Splits lmms-eval's `--model_args`; a part without `=` belongs to the value before it (`layers=[3,9]`)."""
     if isinstance(text, Mapping):
         return {str(key): str(value) for key, value in text.items()}
-    pairs = (part.partition("=") for part in str(text or "").split(","))
-    return {key.strip(): value for key, _, value in pairs}
-
-
-def _public_name(pretrained: object) -> str | None:
-    """Returns a checkpoint's name without the machine's folders in front of it."""
-    if not pretrained:
-        return None
-    path = PurePath(str(pretrained))
-    return f"local:{path.name}" if path.is_absolute() or path.parts[0] in {".", "..", "~"} else str(pretrained)
+    arguments: dict[str, str] = {}
+    key = ""
+    for part in str(text or "").split(","):
+        name, equals, value = part.partition("=")
+        if equals:
+            key = name.strip()
+            arguments[key] = value
+        elif part.strip():
+            arguments[key or part] = f"{arguments[key]},{part}" if key else ""
+    return arguments
 
 
 def _settings(config: Mapping[str, Any], run: Mapping[str, Any]) -> Settings:

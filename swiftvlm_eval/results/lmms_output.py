@@ -27,7 +27,9 @@ def read_results(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path.name} cannot be read as JSON: {error}") from error
     missing = [key for key in ("results", "configs", "n-samples", "config") if not _is_mapping(content, key)]
     if missing:
@@ -51,10 +53,10 @@ def raw_samples(path: Path) -> Iterator[dict[str, Any]]:
         ValueError: A line is broken or a document occurs twice; the message names file and line.
     """
     seen: set[int] = set()
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:
-                sample = json.loads(line)
+                sample = json.loads(line.decode())
                 doc_id = int(sample["doc_id"])
             except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{path.name}, line {number}: not an lmms-eval sample ({error})") from error
@@ -65,11 +67,28 @@ def raw_samples(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def pruning_report(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what our model class reported for a sample (key `swiftvlm` of its token counts), or an empty dict."""
-    counts = sample.get("token_counts") or []
-    first = counts[0] if counts and isinstance(counts[0], dict) else {}
-    report = first.get("swiftvlm")
+    """Returns what our model class reported for a sample (key `swiftvlm` of its token counts), or an empty dict.
+
+    Raises:
+        ValueError: The token counts are not shaped as lmms-eval writes them.
+    """
+    report = _token_counts(sample).get("swiftvlm")
     return report if isinstance(report, dict) else {}
+
+
+def _token_counts(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the counts of a sample's first answer, an empty dict if it has none.
+
+    Raises:
+        ValueError: They have another shape.
+    """
+    counts = sample.get("token_counts")
+    if counts is None or counts == []:
+        return {}
+    first = counts[0] if isinstance(counts, list) else counts
+    if not isinstance(counts, list) or not isinstance(first, dict | None):
+        raise ValueError(f"token_counts {counts!r}; allowed are null or a list of objects and nulls")
+    return first or {}
 
 
 def kept_visual_tokens(report: Mapping[str, Any]) -> float | None:
@@ -90,7 +109,7 @@ def sample_line(task: str, sample: Mapping[str, Any], metrics: Iterable[str]) ->
             numbers are left out.
     """
     report = pruning_report(sample)
-    counts = (sample.get("token_counts") or [None])[0] or {}
+    counts = _token_counts(sample)
     scores: dict[str, float] = {}
     cluster, stratum = sample.get("cluster_id"), None
     for key in metrics:

@@ -40,7 +40,7 @@ class ModelDescription(_Frozen):
     """What was evaluated.
 
     Attributes:
-        pretrained: Checkpoint name (`demo` is the embedded model); a folder appears as `local:<its name>`.
+        pretrained: Checkpoint name (`demo` is the embedded model); a folder appears as `local:<its name>-<hash>`.
         revision: Checkpoint revision.
         family: `llava15` or `llava_next`; None for a model class that is not ours.
         lmms_eval_model: The name given to lmms-eval's `--model`.
@@ -59,7 +59,8 @@ class MethodDescription(_Frozen):
 
     Attributes:
         name: Registered method name; None for a model class that does not prune through this package.
-        options: Every option of the method.
+        options: Every option of the method. Of a run that does not describe itself only `model_args`, what lmms-eval
+            was given for the model, without folders of the machine.
         budget: Budget as a share of the visual tokens entering the decoder, in (0, 1].
         schedule: `exact` (the budget is met) or `paper` (published counts of the named budget).
     """
@@ -232,7 +233,8 @@ class RunRecord(_Frozen):
         format: Always `swiftvlm-eval/run-record`: tells our files from anybody else's.
         schema_version: Version of this schema.
         status: `complete`; `limited` (a limit or an offset was set); `partial` (documents are missing or failed);
-            `unverified` (all documents by lmms-eval's count, but no per-sample file to check it with).
+            `unverified` (all documents by lmms-eval's count, but no per-sample file to check it with, or our model
+            class without a word on what it executed).
         status_reasons: Why the status is not `complete`.
         model: What was evaluated.
         method: The pruning method as configured.

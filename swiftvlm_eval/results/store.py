@@ -77,7 +77,8 @@ def write_record(record: RunRecord, samples: Sequence[SampleLine], folder: Path)
         The path of the record file, `<model>--<method>--<budget>--<id>.record.json`.
 
     Raises:
-        ValueError: Another record of the same configuration and task set is already there.
+        ValueError: Another record of the same configuration and task set is already there, or the folder cannot be
+            made.
     """
     path = folder / f"{record.stem}{RECORD_ENDING}"
     if samples:
@@ -91,11 +92,25 @@ def write_record(record: RunRecord, samples: Sequence[SampleLine], folder: Path)
         if path.read_text(encoding="utf-8") == text:
             return path
         raise ValueError(f"{path.name} is already there with other content; records are never edited")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if record.samples_file is not None:
         write_atomically(folder / record.samples_file.name, content)
     write_atomically(path, text.encode())
     return path
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, if it is not there.
+
+    Raises:
+        ValueError: It cannot be made, for example because a file is in its place.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"folder {folder} cannot be made ({error.strerror}); allowed is a new folder or one that is there"
+        ) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -127,7 +142,9 @@ def read_record(path: Path, migrations: Mapping[int, Migration] | None = None) -
     steps = MIGRATIONS if migrations is None else migrations
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path.name} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path.name} is not a run record: `format` is not {FORMAT!r}")
@@ -180,6 +197,8 @@ def load_records(
                 runs.append(StoredRun(import_run(path)[0], path))
         except ValueError as error:
             problems.append(Problem(path.name, str(error)))
+        except OSError as error:
+            problems.append(Problem(path.name, f"{path.name} cannot be read: {error.strerror}"))
     runs.sort(key=lambda run: (run.record.record_id, run.record.origin.created or "", run.path.name))
     return _without_copies(runs), sorted(problems, key=lambda problem: (problem.file, problem.reason))
 
@@ -192,7 +211,7 @@ def _candidates(paths: Iterable[Path]) -> Iterator[Path]:
         found = sorted(path.rglob("*.json")) if path.is_dir() else [path]
         for file in found:
             ours = file.name.endswith(RECORD_ENDING) or RESULTS_NAME.fullmatch(file.name)
-            if (ours or not path.is_dir()) and file.resolve() not in seen:
+            if (ours or not path.is_dir()) and not file.is_dir() and file.resolve() not in seen:
                 seen.add(file.resolve())
                 yield file
 

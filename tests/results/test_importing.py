@@ -1,10 +1,14 @@
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_runs import description, report, samples_of, write_run
 
-from swiftvlm_eval.results import import_run
+from swiftvlm_eval.plugin import model_classes
+from swiftvlm_eval.results import RunRecord, import_run
+from swiftvlm_eval.results.importing import OUR_MODELS
 
 
 def test_execution_is_the_mean_of_what_was_reported(tmp_path: Path) -> None:
@@ -223,3 +227,108 @@ def test_what_a_task_loaded_reaches_the_record(tmp_path: Path) -> None:
     record, _ = import_run(write_run(tmp_path, {"swiftvlm_refcoco_val": ("acc@0.5", lines)}))
     assert record.tasks["swiftvlm_refcoco_val"].dataset == loaded
     assert not record.tasks["swiftvlm_refcoco_val"].clustered
+
+
+def silent(folder: Path, model_args: Any, *, model: str = "fastv_llava", **arguments: Any) -> RunRecord:
+    """A run that says nothing about itself."""
+    lines = samples_of([1.0, 0.0], "exact_match", None)
+    config = {"model_args": model_args}
+    return import_run(write_run(folder, {"gqa": ("exact_match", lines)}, model=model, config=config, **arguments))[0]
+
+
+@pytest.mark.parametrize("model", ["fastv_llava", "llava_hf"])
+@pytest.mark.parametrize("log_samples", [True, False])
+def test_silent_runs_with_other_arguments_are_other_configurations(
+    tmp_path: Path, model: str, log_samples: bool
+) -> None:
+    first, other, again = (
+        silent(tmp_path / str(number), arguments, model=model, log_samples=log_samples)
+        for number, arguments in enumerate(
+            ("pretrained=a/b,budget=0.2,layers=[1,2]", "pretrained=a/b,budget=0.2,layers=[1,3]")
+            + ("layers=[1,2],budget=0.2,pretrained=a/b,device=cuda:1,batch_size=4",)
+        )
+    )
+    assert first.method.options == {"model_args": {"budget": "0.2", "layers": "[1,2]"}}
+    assert first.record_id != other.record_id
+    assert first.record_id == again.record_id
+    assert silent(tmp_path / "3", {"pretrained": "a/b", "budget": 0.2, "layers": [1, 2]}).model.pretrained == "a/b"
+
+
+def test_arguments_in_a_record_name_no_folder_of_the_machine(tmp_path: Path) -> None:
+    record = silent(tmp_path, "pretrained=./home/me/ckpt,cache_dir=/home/me/cache,api_key=sk-1", model="llava_hf")
+    assert "me/" not in record.to_json() and "sk-1" not in record.to_json()
+    assert str(record.model.pretrained).startswith("local:ckpt-")
+
+
+def test_a_described_run_is_known_by_its_description_alone(tmp_path: Path) -> None:
+    lines = samples_of([1.0, 0.0], "exact_match", description())
+    ids = {
+        import_run(write_run(tmp_path / extra, {"gqa": ("exact_match", lines)}, config={"model_args": extra}))[
+            0
+        ].record_id
+        for extra in ("budget=0.3", "budget=1/3")
+    }
+    assert len(ids) == 1
+
+
+def test_our_model_without_a_description_is_unverified(tmp_path: Path) -> None:
+    ours = silent(tmp_path / "ours", "budget=0.2", model="swiftvlm_llava")
+    assert ours.status == "unverified"
+    assert "describes neither method nor execution" in ours.status_reasons[0]
+    assert silent(tmp_path / "stock", "", model="video_llava").status == "complete"
+
+
+def test_our_model_names_are_known_from_the_others() -> None:
+    from lmms_eval.models import AVAILABLE_CHAT_TEMPLATE_MODELS, AVAILABLE_SIMPLE_MODELS
+
+    assert [name for name in model_classes() if not OUR_MODELS.fullmatch(name)] == []
+    stock = {*AVAILABLE_SIMPLE_MODELS, *AVAILABLE_CHAT_TEMPLATE_MODELS} - set(model_classes())
+    assert "video_llava" in stock
+    assert [name for name in sorted(stock) if OUR_MODELS.fullmatch(name)] == []
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"original": 2}, "n-samples of gqa: 'effective' is missing; allowed is a whole number"),
+        ({"original": 2, "effective": None}, "n-samples of gqa: 'effective' is None; allowed is a whole number"),
+        ({"original": "many", "effective": 2}, "n-samples of gqa: 'original' is 'many'; allowed is a whole number"),
+        (2, "n-samples of gqa is 2; allowed is an object with 'original' and 'effective'"),
+    ],
+)
+def test_counts_that_are_missing_are_named(tmp_path: Path, counts: object, message: str) -> None:
+    path = write_run(tmp_path, {"gqa": ("exact_match", samples_of([1.0, 0.0], "exact_match", description()))})
+    content = json.loads(path.read_text())
+    content["n-samples"]["gqa"] = counts
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=re.escape(f"{path.name}: {message}")):
+        import_run(path)
+
+
+@pytest.mark.parametrize("counts", [[12], 12, ["x"]])
+def test_token_counts_of_another_shape_are_named(tmp_path: Path, counts: object) -> None:
+    lines = samples_of([1.0, 0.0], "exact_match", description())
+    lines[1]["token_counts"] = counts
+    path = write_run(tmp_path, {"gqa": ("exact_match", lines)})
+    with pytest.raises(
+        ValueError, match=r"samples_gqa.jsonl, document 1: token_counts .*; allowed are null or a list"
+    ):
+        import_run(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"results": {"gqa": [1]}},
+        {"versions": [1]},
+        {"higher_is_better": [1]},
+        {"config": {"limit": "all"}},
+        {"config": {"offset": "x"}},
+        {"config": {"resolved_cli_args": [1]}},
+    ],
+)
+def test_any_other_shape_is_refused_with_the_file(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = write_run(tmp_path, {"gqa": ("exact_match", samples_of([1.0, 0.0], "exact_match", description()))})
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=path.name):
+        import_run(path)

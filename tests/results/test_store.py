@@ -151,3 +151,27 @@ def test_order_of_paths_does_not_matter(tmp_path: Path) -> None:
     forward, backward = load_records(paths)[0], load_records(paths[::-1])[0]
     assert [run.path for run in forward] == [run.path for run in backward]
     assert len(forward) == 5
+
+
+def test_a_file_that_breaks_a_reader_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
+    good, bad, counts = (
+        write_run(
+            tmp_path / stamp,
+            {"gqa": ("exact_match", samples_of([1.0, 0.0], "exact_match", description()))},
+            stamp=stamp,
+        )
+        for stamp in ("20260101_000001", "20260101_000002", "20260101_000003")
+    )
+    bad.write_text(json.dumps({**json.loads(bad.read_text()), "n-samples": {"gqa": {"original": 2}}}))
+    samples = next(counts.parent.glob("*.jsonl"))
+    samples.write_bytes(samples.read_bytes() + b"\xff\n")
+    (tmp_path / "20260101_000004_results.json").symlink_to(tmp_path / "gone")
+    (tmp_path / "linked.record.json").symlink_to(tmp_path / "gone too")
+    (tmp_path / "folder.record.json").mkdir()
+    runs, problems = load_records([tmp_path])
+    assert [run.path for run in runs] == [good]
+    assert [problem.file for problem in problems] == [
+        *(bad.name, counts.name, "20260101_000004_results.json", "linked.record.json")
+    ]
+    assert samples.name in problems[1].reason
+    assert not [problem.reason for problem in problems if str(tmp_path) in problem.reason]
