@@ -32,14 +32,18 @@ def flops_command(
     budgets: BudgetsOption = "192,128",
     model: Annotated[str | None, typer.Option(help="Take the shape from this checkpoint's config.")] = None,
     shape: Annotated[str, typer.Option(help="hidden,intermediate,layers,heads[,kv_heads] of the decoder.")] = "",
-    visual_tokens: Annotated[int, typer.Option(min=1, help="N, visual tokens that enter the decoder.")] = 576,
+    visual_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="N, visual tokens that enter the decoder; by default the checkpoint's, or 576."),
+    ] = None,
     text_tokens: Annotated[int, typer.Option(min=1, help="n_t; 70 reproduces the papers.")] = 70,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Prefill FLOPs of methods at budgets, by formula: no weights needed.
 
     Counted as in the pruning papers: per layer 4nd^2 + 2n^2d + 3ndm, one per multiply-accumulate in projections and
-    MLP. `paper` rows take the published schedule, `exact` rows meet the budget within half a token.
+    MLP. `paper` rows take the published schedule, `exact` rows meet the budget within half a token. Exit status 1 if
+    a method cannot meet a budget.
     """
     from swiftvlm_eval.efficiency.table import flops_rows
     from swiftvlm_eval.sweep import parse_methods
@@ -48,9 +52,10 @@ def flops_command(
         rows = flops_rows(parse_methods(methods), budgets.split(","), model, shape, visual_tokens, text_tokens)
     except ValueError as error:
         fail(error)
+    status = 1 if any(row["tflops"] is None for row in rows) else 0
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
-        return
+        raise typer.Exit(status)
     table = Table(box=SIMPLE)
     for heading in ("method", "budget", "schedule", "rows per layer", "mean", "TFLOPs", "overhead", "note"):
         table.add_column(heading, justify="right" if heading in ("mean", "TFLOPs", "overhead") else "left")
@@ -59,10 +64,11 @@ def flops_command(
             table.add_row(row["method"], row["budget"], row["schedule"], "", "", "", "", escape(row["note"]))
             continue
         segments = " ".join(f"{rows_}x{layers}" for rows_, layers in row["rows_per_layer"])
-        overhead = " + ".join(f"{name} {value:.4f}" for name, value in row["overhead_tflops"].items())
+        overhead = " + ".join(f"{name} {value:.2g}" for name, value in row["overhead_tflops"].items())
         cells = (row["method"], row["budget"], row["schedule"], segments, f"{row['mean_visual_tokens']:.1f}")
-        table.add_row(*cells, f"{row['tflops']:.2f}", overhead, escape(row["note"]))
+        table.add_row(*cells, f"{row['tflops']:#.3g}", overhead, escape(row["note"]))
     print_whole(table)
+    raise typer.Exit(status)
 
 
 def latency_command(
@@ -87,13 +93,13 @@ def latency_command(
     """Measure prefill and decoding of methods side by side, on random weights of any shape: no download.
 
     Ratios are paired within a round; the row `stock again` must hold 1.00 in its interval, else the machine was too
-    busy. `of implied` is the measured over the FLOPs-implied prefill speed-up.
+    busy, which is said. `of implied` is the measured over the FLOPs-implied prefill speed-up.
 
     Example: swiftvlm-eval latency --shape 4096,11008,32,32 --vision clip-l --device cuda --rounds 30
     """
     import torch
 
-    from swiftvlm_eval.efficiency.latency import Workload, latency_rows, measure
+    from swiftvlm_eval.efficiency.latency import Workload, latency_rows, measure, steady
     from swiftvlm_eval.efficiency.table import parse_shape
     from swiftvlm_eval.llava.checkpoint import resolve_device, resolve_dtype
     from swiftvlm_eval.pruning.methods import make_method
@@ -126,10 +132,11 @@ def latency_command(
     rows = list(latency_rows(workload, timings))
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
-        return
-    _print_latency(
-        rows, f"{shape}, 576 + {text_tokens} tokens, {dtype}, {target}, {attn}, {clock} time, {rounds} rounds"
-    )
+    else:
+        caption = f"{shape}, 576 + {text_tokens} tokens, {dtype}, {target}, {attn}, {clock} time, {rounds} rounds"
+        _print_latency(rows, caption)
+    if not steady(rows):
+        errors.print("[yellow]the stock model differs from itself: the machine was too busy, measure again[/]")
 
 
 def _print_latency(rows: list[dict[str, Any]], caption: str) -> None:

@@ -1,5 +1,7 @@
-"""Options that several commands take."""
+"""Options that several commands take, and how they are read."""
 
+import tempfile
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,3 +13,42 @@ MethodsOption = Annotated[
 BudgetsOption = Annotated[
     str, typer.Option(help="Comma-separated; counts for 576 tokens (192) or shares of the visual tokens (0.333, 1/3).")
 ]
+
+
+def writable_folder(out: Path) -> Path:
+    """Makes the output folder before any work is done.
+
+    Raises:
+        ValueError: it cannot be made or written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ValueError(f"out={out}: allowed is a folder that can be made and written ({error.strerror})") from error
+    return out
+
+
+def whole_numbers(field: str, text: str) -> list[int]:
+    """Reads `0,1,2`.
+
+    Raises:
+        ValueError: something else.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"{field}={text!r}: allowed are comma-separated whole numbers from 0")
+    return [int(part) for part in parts]
+
+
+def names(field: str, text: str) -> list[str]:
+    """Reads `refcoco,textvqa`; empty parts do not count.
+
+    Raises:
+        ValueError: nothing is named.
+    """
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not found:
+        raise ValueError(f"{field}={text!r}: names at least one")
+    return found

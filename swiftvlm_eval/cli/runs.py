@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from swiftvlm_eval.cli.boards import board_table
-from swiftvlm_eval.cli.options import BudgetsOption, MethodsOption
+from swiftvlm_eval.cli.options import BudgetsOption, MethodsOption, names, whole_numbers, writable_folder
 from swiftvlm_eval.cli.terminal import console, fail, print_whole, quieten
 
 DEMO_METHODS = "vanilla,random,fastv,swiftvlm"
@@ -50,9 +50,9 @@ def sweep_command(
         "image_mode": image_mode,
     }
     try:
-        seed_numbers = [int(seed) for seed in seeds.split(",")]
+        numbers = whole_numbers("seeds", seeds)
         outcomes = run_sweep(
-            model, out, methods, budgets, tasks, limit=limit, batch_size=batch_size, seeds=seed_numbers, **loading
+            model, out, methods, budgets, tasks, limit=limit, batch_size=batch_size, seeds=numbers, **loading
         )
     except (ValueError, RuntimeError, TypeError) as error:
         fail(error)
@@ -78,14 +78,14 @@ def run_sweep(
     from swiftvlm_eval.sweep import Sweep, make_grid, parse_methods
 
     grid = make_grid(parse_methods(methods), budgets.split(","), seeds or [0])
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out={out}: not a folder")
+    wanted = names("tasks", tasks)
+    writable_folder(out)
     quieten()
     from swiftvlm_eval.llava.checkpoint import load_checkpoint
 
     with console.status(f"loading {escape(model)}"):
         checkpoint = load_checkpoint(model, **loading)
-    sweep = Sweep(checkpoint, [task.strip() for task in tasks.split(",")], out, batch_size=batch_size, limit=limit)
+    sweep = Sweep(checkpoint, wanted, out, batch_size=batch_size, limit=limit)
     outcomes = []
     for number, outcome in enumerate(sweep.run(grid), start=1):
         outcomes.append(outcome)
@@ -110,11 +110,12 @@ def demo_command(
     The model is tiny and its scenes are drawn by a program: the numbers are the demo model's, never LLaVA's.
     """
     from swiftvlm_eval.leaderboard import build
+    from swiftvlm_eval.sweep import make_grid, parse_methods
 
-    if fresh and (out / "records").is_dir():
-        for part in ("records", "lmms_eval", "partial"):
-            shutil.rmtree(out / part, ignore_errors=True)
     try:
+        make_grid(parse_methods(methods), budgets.split(","))  # nothing is deleted for a mistyped request
+        if fresh:
+            forget(out)
         outcomes = run_sweep("demo", out, methods, budgets, "demo", limit=questions, device="cpu")
         report = build([out / "records"], out / "leaderboard", include_limited=True)
     except (ValueError, RuntimeError, TypeError) as error:
@@ -127,6 +128,26 @@ def demo_command(
         soft_wrap=True,
     )
     raise typer.Exit(1 if any(outcome.status == "refused" for outcome in outcomes) else 0)
+
+
+def forget(out: Path) -> None:
+    """Deletes earlier results of the demo model.
+
+    Raises:
+        ValueError: the folder holds records of another model, or of none that can be read.
+    """
+    from swiftvlm_eval.results import load_records
+
+    if (out / "records").is_dir():
+        runs, problems = load_records([out / "records"])
+        others = [run.path.name for run in runs if run.record.model.pretrained != "demo"]
+        others += [problem.file for problem in problems]
+        if others:
+            raise ValueError(
+                f"fresh, out={out}: holds what is not a record of the demo model ({others[0]}); delete it"
+            )
+    for part in ("records", "lmms_eval", "partial", "leaderboard"):
+        shutil.rmtree(out / part, ignore_errors=True)
 
 
 def check_command(
@@ -180,7 +201,7 @@ def demo_data_command(
     from swiftvlm_eval.demo.data import generate_split
 
     try:
-        for name, rows in generate_split(split, count, seed, out).items():  # type: ignore[arg-type]
+        for name, rows in generate_split(split, count, seed, writable_folder(out)).items():  # type: ignore[arg-type]
             console.print(f"wrote {rows} rows of {name} to {escape(str(out))}", soft_wrap=True)
     except ValueError as error:
         fail(error)

@@ -6,7 +6,7 @@ disturbs both sides. The A/A ratio must hold 1.00 in its interval, else the mach
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -218,3 +218,9 @@ def latency_rows(workload: Workload, timings: Sequence[Timing]) -> Iterator[dict
             "of_implied": speedup[0] / (full / flops),
             "peak_memory_mib": None if timing.peak_memory is None else timing.peak_memory / 2**20,
         }
+
+
+def steady(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the stock model, measured twice side by side, holds a ratio of 1 in both of its intervals."""
+    twin = next(row for row in rows if row["contender"] == AGAIN)
+    return all(twin[key][1] <= 1 <= twin[key][2] for key in ("prefill_speedup", "decode_speedup"))

@@ -192,7 +192,7 @@ def load_checkpoint(
         raise CheckpointError(
             f"pretrained={pretrained!r}: model_type={config.model_type!r}; allowed are {', '.join(FAMILIES)}"
         )
-    with _explaining(pretrained):
+    with _explaining(pretrained, attn_implementation):
         model = AutoModelForImageTextToText.from_pretrained(
             source,
             revision=revision,
@@ -207,16 +207,21 @@ def load_checkpoint(
 
 
 @contextmanager
-def _explaining(pretrained: str) -> Iterator[None]:
+def _explaining(pretrained: str, attn_implementation: str = "") -> Iterator[None]:
     """Turns what the library says of a checkpoint that is missing or incomplete into our error.
 
     Raises:
         CheckpointError: the first line of the library's message, and what is allowed.
+        ValueError: the attention kernel is not installed.
     """
     try:
         yield
     except (OSError, ValueError, ImportError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if isinstance(error, ImportError) and attn_implementation.startswith("flash"):
+            raise ValueError(
+                f"attn_implementation={attn_implementation!r}: not usable here ({reason}); sdpa always is"
+            ) from error
         raise CheckpointError(
             f"pretrained={pretrained!r}: cannot be loaded ({reason}); allowed are a hub id that can be reached, a "
             "folder with a whole checkpoint (config, safetensors, tokenizer and processor), or 'demo' for the "

@@ -1,15 +1,11 @@
 """The embedded model keeps what its card promises, and every method prunes it as planned."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "lmms"))
-from tiny_runs import evaluate, our_tasks  # noqa: E402
+from tiny_runs import evaluate, our_tasks
 
 from swiftvlm_eval import make_method, method_names, prune
 from swiftvlm_eval.demo import checkpoint_path

@@ -1,0 +1,78 @@
+"""Bad input to the commands that run a model: one message with field and value, status 1, nothing lost."""
+
+from pathlib import Path
+
+import pytest
+from fake_runs import description, samples_of, write_run
+from typer.testing import CliRunner
+
+from swiftvlm_eval.cli import app
+from swiftvlm_eval.cli.runs import forget
+from swiftvlm_eval.results import import_run, write_record
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, " ".join(done.output.split())
+
+
+def stored(out: Path, pretrained: str) -> list[Path]:
+    lines = samples_of([1.0, 0.0], "exact_match", description("fastv", pretrained=pretrained))
+    results = write_run(out / "lmms_eval", {"gqa": ("exact_match", lines)})
+    write_record(*import_run(results), out / "records")
+    return sorted(path for path in out.rglob("*") if path.is_file())
+
+
+def test_a_mistyped_method_deletes_nothing(tmp_path: Path) -> None:
+    files = stored(tmp_path, "demo")
+    status, output = run("demo", "--fresh", "--out", str(tmp_path), "--methods", "swiftvm")
+    assert status == 1 and "'swiftvm': unknown" in output
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == files
+
+
+def test_records_of_another_model_are_not_forgotten(tmp_path: Path) -> None:
+    files = stored(tmp_path, "llava-hf/llava-1.5-7b-hf")
+    with pytest.raises(ValueError, match="holds what is not a record of the demo model"):
+        forget(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == files
+
+
+def test_results_of_the_demo_model_are_forgotten(tmp_path: Path) -> None:
+    stored(tmp_path, "demo")
+    (tmp_path / "partial").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    forget(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("command", [["sweep", "--model", "demo"], ["demo"], ["demo-data"]])
+def test_a_folder_that_cannot_be_made_is_named_before_any_work(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "file").write_text("")
+    status, output = run(*command, "--out", str(tmp_path / "file" / "deep"))
+    assert status == 1 and "file/deep: allowed is a folder that can be made and written" in output.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--seeds", "x", "seeds='x': allowed are comma-separated whole numbers from 0"),
+        ("--seeds", "", "seeds='': allowed are"),
+        ("--tasks", " , ", "tasks=' , ': names at least one"),
+        ("--budgets", "nan", "budget='nan'"),
+        ("--methods", "", "methods='': allowed are all"),
+    ],
+)
+def test_a_bad_option_is_named_before_the_model_is_loaded(
+    tmp_path: Path, option: str, value: str, message: str
+) -> None:
+    status, output = run("sweep", "--model", str(tmp_path / "none"), "--out", str(tmp_path / "out"), option, value)
+    assert status == 1 and message in output
+
+
+def test_generated_data_is_where_it_was_asked_for(tmp_path: Path) -> None:
+    status, output = run("demo-data", "--split", "val", "--count", "2", "--out", str(tmp_path / "neu ü"))
+    assert status == 0 and output.count("wrote") == 4
+    assert len(list((tmp_path / "neu ü").glob("*.parquet"))) == 4
+    status, output = run("demo-data", "--split", "tset", "--out", str(tmp_path / "other"))
+    assert status == 1 and "tset" in output and "train, val" in output
