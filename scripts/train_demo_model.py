@@ -27,6 +27,7 @@ from swiftvlm_eval.demo.training.card import draw_curves, read_facts, training_m
 from swiftvlm_eval.demo.training.evaluation import evaluate
 from swiftvlm_eval.demo.training.export import export_checkpoint
 from swiftvlm_eval.demo.training.loop import build_learner, train
+from swiftvlm_eval.demo.training.model import PRUNING_LAYERS
 from swiftvlm_eval.demo.training.parallel import rank_and_world
 from swiftvlm_eval.demo.training.stages import STAGES
 from swiftvlm_eval.demo.training.tokenizer import build_tokenizer
@@ -96,6 +97,7 @@ def facts(scores: dict[str, dict[str, float | int]], seed: int, device: torch.de
         "history": [],
         "seed": seed,
         "stages": [asdict(stage) for stage in STAGES],
+        "pruning_layers": PRUNING_LAYERS,
         "hardware": where,
         "minutes": round(training_minutes(checkpoint_path().parent / "curves.csv"), 1),
         "torch": torch.__version__.split("+")[0],

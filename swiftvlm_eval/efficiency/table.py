@@ -26,7 +26,7 @@ def parse_shape(text: str) -> DecoderShape:
     shared = kv_heads[0] if kv_heads else heads
     if hidden % (2 * heads) or heads % shared:
         raise ValueError(
-            f"shape={text!r}: hidden must be a multiple of twice the heads (rotary pairs), heads a multiple of kv_heads"
+            f"shape={text!r}: hidden must be a multiple of twice the heads (rotary pairs), heads one of kv_heads"
         )
     return DecoderShape(hidden, intermediate, layers, heads, shared)
 
