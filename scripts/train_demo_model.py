@@ -79,7 +79,10 @@ class Display:
 
     def __call__(self, stage: str, step: int, means: dict[str, tuple[float, float]]) -> None:
         """Takes a report of the training loop."""
-        self._progress.update(self._bars[stage], completed=step)  # type: ignore[index]
+        for earlier in STAGES:
+            self._progress.update(self._bars[earlier.name], completed=step if earlier.name == stage else earlier.steps)
+            if earlier.name == stage:
+                break
         losses = (f"{name} {loss:.3f}" for name, (loss, _) in means.items())
         self._progress.console.print(f"[bold]{stage}[/bold] {step}", *losses)
 

@@ -53,13 +53,13 @@ def test_prompt_has_one_bos_and_a_placeholder_for_every_visual_token(loaded):
     assert ids.count(model.config.image_token_id) == 144
 
 
-# Half way between chance and the accuracy on the whole split (0.87, 0.82, 0.92, 0.97), so that 48 questions do:
-# chance is 0 for boxes, 1 / 10 for reading, below 1 / 5 for attributes and 1 / 2 for existence.
-MARGINS = {"refcoco": 0.45, "textvqa": 0.45, "gqa": 0.55, "pope": 0.73}
+# Between chance (0.05, 0.07, 0.14, 0.5) and the accuracy on the whole split (0.99, 0.98, 0.99, 0.98), far enough below
+# the latter for 48 questions.
+MARGINS = {"refcoco": 0.85, "textvqa": 0.85, "gqa": 0.85, "pope": 0.85}
 
 
 @pytest.mark.parametrize("task", MARGINS)
-def test_held_out_questions_are_answered_above_chance(task, loaded):
+def test_held_out_questions_are_answered(task, loaded):
     samples = list(read_samples(task, data_path(f"demo_{task}")))[::10][:48]
     answers = answer_questions(*loaded, samples)
     right = sum(sample.is_right(answer) for sample, answer in zip(samples, answers, strict=True))
