@@ -73,7 +73,11 @@ def board_table(board: "Board") -> Table:
     """A leaderboard for the terminal."""
     from swiftvlm_eval.leaderboard.grid import summary
 
-    table = Table(title=escape(board.title), caption="* best of its budget, ~ not significantly different", box=SIMPLE)
+    table = Table(
+        title=escape(board.title),
+        caption="* best of its budget, ~ not significantly different, ? not tested",
+        box=SIMPLE,
+    )
     header, body = summary(board)
     for number, heading in enumerate(header):
         table.add_column(escape(heading), justify="right" if number > 1 else "left")
@@ -111,19 +115,23 @@ def records_command(
         name = record.method.name or record.model.lmms_eval_model
         cells = (run.path.name, record.model.pretrained or "-", name, budget, documents, record.status)
         table.add_row(*(escape(cell) for cell in cells), escape("; ".join(record.status_reasons)))
-    print_whole(table)
+    if runs:
+        print_whole(table)
     unfinished = sorted(path for folder in inputs for path in folder.rglob("partial/*.jsonl"))
     for path in unfinished:
         answers = len(path.read_bytes().splitlines())
         console.print(f"unfinished {escape(path.stem)}: {answers} answers stored; the same sweep goes on from there")
     for problem in problems:
         errors.print(f"[red]refused[/] {escape(problem.file)}: {escape(problem.reason)}", soft_wrap=True)
-    raise typer.Exit(1 if problems or not (runs or unfinished) else 0)
+    if not (runs or unfinished or problems):
+        fail(ValueError(f"{', '.join(map(str, inputs))}: neither records nor output of lmms-eval"))
+    raise typer.Exit(1 if problems else 0)
 
 
 def import_command(
     results: Annotated[
-        list[Path], typer.Argument(metavar="RESULTS...", help="<stamp>_results.json of lmms-eval.", exists=True)
+        list[Path],
+        typer.Argument(metavar="RESULTS...", help="<stamp>_results.json of lmms-eval.", exists=True, dir_okay=False),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the records; created if needed.")],
 ) -> None:

@@ -1,7 +1,5 @@
 """Options that several commands take, and how they are read."""
 
-import tempfile
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,21 +11,6 @@ MethodsOption = Annotated[
 BudgetsOption = Annotated[
     str, typer.Option(help="Comma-separated; counts for 576 tokens (192) or shares of the visual tokens (0.333, 1/3).")
 ]
-
-
-def writable_folder(out: Path) -> Path:
-    """Makes the output folder before any work is done.
-
-    Raises:
-        ValueError: it cannot be made or written.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise ValueError(f"out={out}: allowed is a folder that can be made and written ({error.strerror})") from error
-    return out
 
 
 def whole_numbers(field: str, text: str) -> list[int]:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from swiftvlm_eval.cli.boards import board_table
-from swiftvlm_eval.cli.options import BudgetsOption, MethodsOption, names, whole_numbers, writable_folder
+from swiftvlm_eval.cli.options import BudgetsOption, MethodsOption, names, whole_numbers
 from swiftvlm_eval.cli.terminal import console, fail, print_whole, quieten
 
 DEMO_METHODS = "vanilla,random,fastv,swiftvlm"
@@ -75,11 +75,12 @@ def run_sweep(
     **loading: Any,
 ) -> list[Any]:
     """Runs a grid and prints what becomes of each configuration; returns the outcomes."""
+    from swiftvlm_eval.results.store import make_folder
     from swiftvlm_eval.sweep import Sweep, make_grid, parse_methods
 
     grid = make_grid(parse_methods(methods), budgets.split(","), seeds or [0])
     wanted = names("tasks", tasks)
-    writable_folder(out)
+    make_folder(out)
     quieten()
     from swiftvlm_eval.llava.checkpoint import load_checkpoint
 
@@ -199,9 +200,11 @@ def demo_data_command(
 ) -> None:
     """Draw more of the demo benchmark's scenes and questions, in the schemas of the hub data sets."""
     from swiftvlm_eval.demo.data import generate_split
+    from swiftvlm_eval.results.store import make_folder
 
     try:
-        for name, rows in generate_split(split, count, seed, writable_folder(out)).items():  # type: ignore[arg-type]
+        make_folder(out)
+        for name, rows in generate_split(split, count, seed, out).items():  # type: ignore[arg-type]
             console.print(f"wrote {rows} rows of {name} to {escape(str(out))}", soft_wrap=True)
     except ValueError as error:
         fail(error)

@@ -100,16 +100,18 @@ def write_record(record: RunRecord, samples: Sequence[SampleLine], folder: Path)
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder and those above it, if it is not there.
+    """Makes a folder and those above it, if it is not there, and makes sure that it takes files.
 
     Raises:
-        ValueError: It cannot be made, for example because a file is in its place.
+        ValueError: It cannot be made or written, for example because a file is in its place.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise ValueError(
-            f"folder {folder} cannot be made ({error.strerror}); allowed is a new folder or one that is there"
+            f"folder {folder} cannot be made or written ({error.strerror}); allowed is a new or a writable folder"
         ) from error
 
 

@@ -50,7 +50,7 @@ def test_results_of_the_demo_model_are_forgotten(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named_before_any_work(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "file").write_text("")
     status, output = run(*command, "--out", str(tmp_path / "file" / "deep"))
-    assert status == 1 and "file/deep: allowed is a folder that can be made and written" in output.replace("\n", "")
+    assert status == 1 and "file/deep cannot be made or written" in output.replace("\n", "")
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_a_file_in_place_of_the_out_folder_is_named(tmp_path: Path, below: bool)
     out = str(tmp_path / "file" / "below" if below else tmp_path / "file")
     for arguments in (["leaderboard", str(tmp_path / "in")], ["import", str(path)]):
         text = message([*arguments, "--out", out])
-        assert f"folder {out} cannot be made" in text and "allowed is a new folder" in text
+        assert f"folder {out} cannot be made or written" in text and "allowed is a new or a writable" in text
     assert (tmp_path / "file").read_text() == "x"
 
 
@@ -61,3 +61,15 @@ def test_documents_of_an_unlogged_run_are_a_question_mark(tmp_path: Path) -> Non
     listed = CliRunner().invoke(app, ["records", str(tmp_path)])
     assert "gqa ?/8" in listed.output and "None" not in listed.output
     assert "?: not known without a per-sample file" in listed.output
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that even root cannot write")
+def test_a_folder_that_takes_no_files_is_named(tmp_path: Path) -> None:
+    one_run(tmp_path / "in", "vanilla", RIGHT)
+    assert "folder /proc/self cannot be made or written" in message(
+        ["leaderboard", str(tmp_path / "in"), "--out", "/proc/self"]
+    )
+
+
+def test_nothing_to_list_is_said(tmp_path: Path) -> None:
+    assert "neither records nor output of lmms-eval" in " ".join(message(["records", str(tmp_path)]).split())
