@@ -19,6 +19,7 @@ RECORDED_PACKAGES = (
     "pillow",
 )
 
+PACKAGE = Path(__file__).resolve().parent
 _LOCAL = "local:"
 # Small files that tell two checkpoints apart; weights only count by name and size.
 _DESCRIBING_FILES = ("config.json", "trainer_state.json", "*.index.json")
@@ -39,10 +40,13 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-@lru_cache(maxsize=1)
-def commit() -> str | None:
-    """The commit of this checkout, with `+` if files differ from it; None outside a git checkout."""
-    folder = Path(__file__).resolve().parent
+@lru_cache
+def commit(folder: Path = PACKAGE) -> str | None:
+    """The commit of the checkout whose package is `folder`; None outside a git checkout.
+
+    Where files differ from the commit, `+` and 8 hex digits of the difference follow, so that two edited states are
+    never taken for one. Of files that git does not know, only the names count.
+    """
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -52,7 +56,11 @@ def commit() -> str | None:
     try:
         if Path(git("rev-parse", "--show-toplevel")) != folder.parent:
             return None
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", str(folder)) else "")
+        head, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", str(folder))
+        if not changed:
+            return head
+        difference = changed + git("diff", "HEAD", "--binary", "--", str(folder))
+        return f"{head}+{hashlib.sha256(difference.encode()).hexdigest()[:8]}"
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -1,11 +1,12 @@
 """Names of checkpoints and arguments in records: telling, the same from everywhere, without the machine's folders."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from swiftvlm_eval.provenance import checkpoint_name, public_arguments
+from swiftvlm_eval.provenance import checkpoint_name, commit, public_arguments
 
 
 def checkpoint(folder: Path, weights: int = 10, **config: object) -> Path:
@@ -84,3 +85,32 @@ def test_arguments_lose_folders_and_secrets() -> None:
     assert (public["api_key"], public["hf_token"]) == ("hidden", "hidden")
     assert public["cache_dir"].startswith("local:my models-")
     assert public_arguments({"cache_dir": "/home/you/my models"}) != {"cache_dir": public["cache_dir"]}
+
+
+def test_edited_states_of_one_commit_are_told_apart(tmp_path: Path) -> None:
+    def state() -> str:
+        commit.cache_clear()
+        found = commit(tmp_path / "package")
+        assert found is not None
+        return found
+
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=me", "-c", "user.email=me@example.org")
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    file = tmp_path / "package" / "module.py"
+    file.parent.mkdir()
+    assert commit(file.parent) is None
+    file.write_text("a = 1\n")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    clean = state()
+    assert len(clean) == 40
+    states = []
+    for text in ("a = 2\n", "a = 3\n"):
+        file.write_text(text)
+        states.append(state())
+    assert len({*states, clean}) == 3 and all(each.startswith(f"{clean}+") and len(each) == 49 for each in states)
+    file.write_text("a = 1\n")
+    assert state() == clean

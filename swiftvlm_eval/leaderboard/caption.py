@@ -119,7 +119,7 @@ def _versions(records: Sequence[RunRecord]) -> str:
         parts.append(f"lmms-eval {_all(record.software.lmms_eval_version for record in records)}")
     commits = {record.software.commit for record in records if record.software.commit}
     if commits:
-        parts.append(f"commit {', '.join(sorted(commit[:12] for commit in commits))}")
+        parts.append(f"commit {', '.join(sorted(commit[:12] + commit[40:] for commit in commits))}")
     return ", ".join(parts)
 
 
