@@ -6,11 +6,9 @@ from swiftvlm_eval.demo import checkpoint_path
 from swiftvlm_eval.demo.training.card import read_facts, render_card
 from swiftvlm_eval.leaderboard import build
 from swiftvlm_eval.leaderboard.board import Board
-from swiftvlm_eval.leaderboard.build import collect
 from swiftvlm_eval.leaderboard.grid import figures
 from swiftvlm_eval.leaderboard.markdown import accuracy_table, table
 from swiftvlm_eval.leaderboard.text import markdown
-from swiftvlm_eval.results import shipped_benchmarks
 
 ROOT = Path(__file__).resolve().parents[1] / "leaderboards"
 RECORDS = ROOT / "demo" / "records"
@@ -19,17 +17,11 @@ README = ROOT.parent / "README.md"
 BEGIN, END = "<!-- made by make leaderboard -->", "<!-- end -->"
 
 
-def regenerate(out: Path) -> list[Path]:
-    """Writes both leaderboards below `out`; returns the files."""
-    published = sorted((ROOT / "published").glob("*.yaml"))
-    files = list(build([], out / "papers", published=published).files)
-    return [*files, *build([RECORDS], out / "demo", include_limited=True).files]
-
-
-def demo_board() -> Board:
-    """The leaderboard of the demo model."""
-    boards, _ = collect([RECORDS], shipped_benchmarks())
-    return boards[0]
+def regenerate(out: Path) -> tuple[list[Path], Board]:
+    """Writes both leaderboards below `out`; returns the files, and the board of the demo model."""
+    papers = build([], out / "papers", published=sorted((ROOT / "published").glob("*.yaml")))
+    demo = build([RECORDS], out / "demo", include_limited=True)
+    return [*papers.files, *demo.files], demo.boards[0]
 
 
 def demo_card(board: Board) -> str:
@@ -51,8 +43,8 @@ def readme(board: Board) -> str:
 
 
 if __name__ == "__main__":
-    written = regenerate(ROOT)
-    CARD.write_text(demo_card(demo_board()))
-    README.write_text(readme(demo_board()))
+    written, board = regenerate(ROOT)
+    CARD.write_text(demo_card(board))
+    README.write_text(readme(board))
     for path in [*written, CARD, README]:
         print(f"wrote {path.relative_to(ROOT.parent)}")

@@ -69,8 +69,9 @@ def _board(
     if not columns:
         return None, problems
     parts = _prepared(entries, columns, evidence)
-    problems.extend(_without_ratio(entries, columns) if parts.vanilla else [])
-    if parts.vanilla is None:
+    if parts.vanilla is not None:
+        problems.extend(_without_ratio(entries, columns))
+    else:
         files = ", ".join(sorted({run.path.name for entry in entries for run in entry.runs}))
         problems.append(Problem(files, "no vanilla run of the same model and setting: no relative figures"))
     made = sections(parts)

@@ -106,7 +106,7 @@ def _documents(column: ColumnScores, intervals: bool) -> str:
         return f"{text}; no intervals."
     if base.named:
         return f"{text}, resampled by image in {base.ids.size} units."
-    if column.benchmark.reduction != "mean":
+    if benchmark.reduction != "mean":
         return f"{text}, resampled in {base.ids.size} units."
     return f"{text}, taken as independent, since the log names no images; intervals are too short if some share one."
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-from swiftvlm_eval.leaderboard.board import Board, Row, Section
+from swiftvlm_eval.leaderboard.board import Board, Section
 from swiftvlm_eval.leaderboard.grid import Figure, figures, headings
 from swiftvlm_eval.leaderboard.text import markdown
 
@@ -89,7 +89,7 @@ def index_page(
     """
     page = ["# Leaderboards", "", "The same tables, sortable and with the run records: [index.html](index.html).", ""]
     page += ["Measured with swiftvlm-eval:", ""]
-    page += [f"- [{markdown(board.title)}]({board.slug}.md): {_summary(board.rows)}" for board in boards] or ["- none"]
+    page += [f"- [{markdown(board.title)}]({board.slug}.md): {_summary(board)}" for board in boards] or ["- none"]
     if published:
         page += ["", "Published by papers, not measured here:", ""]
         page += [f"- [{markdown(board.title)}]({board.slug}.md)" for board in published]
@@ -100,7 +100,7 @@ def index_page(
     return "\n".join(page).rstrip() + "\n"
 
 
-def _summary(rows: Sequence[Row]) -> str:
-    budgets = {None if row.budget is None else round(row.budget, 3) for row in rows if not row.is_vanilla}
-    methods = {row.method or row.label for row in rows if not row.is_vanilla}
-    return f"{len(methods)} methods besides vanilla, {len(budgets)} budgets"
+def _summary(board: Board) -> str:
+    pruned = [section.rows for section in board.sections if not section.rows[0].is_vanilla]
+    methods = {row.method or row.label for rows in pruned for row in rows}
+    return f"{len(methods)} methods besides vanilla, {len(pruned)} budgets"

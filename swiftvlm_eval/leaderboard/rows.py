@@ -177,13 +177,7 @@ def _row_notes(parts: Setting, entry: Entry) -> tuple[str, ...]:
     for run in entry.runs:
         if run.record.status != "complete":
             notes.append(f"{run.record.status} run: {'; '.join(run.record.status_reasons)}")
-    for name in sorted(entry.tasks):
-        execution = entry.tasks[name].record.tasks[name].execution
-        if execution and execution.planned_share is not None:
-            missed = (execution.executed_share - execution.planned_share) * execution.visual_tokens
-            if abs(missed) > _TOKEN_TOLERANCE:
-                notes.append(f"{name}: executed mean differs from the planned one by {missed:+.1f} visual tokens")
-    notes.extend(_off_budget(entry))
+    notes.extend(_token_notes(entry))
     for group, members in parts.groups.items():
         missing = [name for name in members if entry.key not in parts.cells[name]]
         if missing and len(missing) < len(members):
@@ -199,18 +193,24 @@ def _row_notes(parts: Setting, entry: Entry) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _off_budget(entry: Entry) -> list[str]:
-    """Says where the planned mean is not the section's budget: published counts, or a method that has few sizes."""
-    budget = entry.record.method.budget
-    found: list[str] = []
+def _token_notes(entry: Entry) -> list[str]:
+    """Where the executed mean is not the planned one, or the planned one not the section's budget.
+
+    The latter comes of published counts, or of a method that has few sizes.
+    """
+    missed, beside = [], set()
+    budget = None if entry.is_vanilla else entry.record.method.budget
     for name in sorted(entry.tasks):
         execution = entry.tasks[name].record.tasks[name].execution
-        if budget is None or entry.is_vanilla or execution is None or execution.planned_share is None:
+        if execution is None or execution.planned_share is None:
             continue
-        planned, nominal = (share * execution.visual_tokens for share in (execution.planned_share, budget))
-        if abs(planned - nominal) > _TOKEN_TOLERANCE:
-            found.append(f"{planned:.1f} visual tokens per layer planned, the budget is {nominal:.1f}")
-    return sorted(set(found))
+        planned, count = execution.planned_share * execution.visual_tokens, execution.visual_tokens
+        surplus = (execution.executed_share - execution.planned_share) * count
+        if abs(surplus) > _TOKEN_TOLERANCE:
+            missed.append(f"{name}: executed mean differs from the planned one by {surplus:+.1f} visual tokens")
+        if budget is not None and abs(planned - budget * count) > _TOKEN_TOLERANCE:
+            beside.add(f"{planned:.1f} visual tokens per layer planned, the budget is {budget * count:.1f}")
+    return [*missed, *sorted(beside)]
 
 
 def _timed_documents(times: Mapping[str, Times], vanilla: Mapping[str, Times]) -> list[str]:

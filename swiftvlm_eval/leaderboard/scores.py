@@ -196,24 +196,8 @@ def _ranked_by(cell: Cell) -> float | None:
 def column_p_values(column: ColumnScores, keys: Sequence[str]) -> dict[tuple[str, str], float]:
     """Tests the best of `keys` against each other one on the units of a column."""
     scored = {key: column.cells[key].score or 0.0 for key in keys if key in column.cells}
-    if len(scored) < 2:
-        return {}
-    best = min(scored, key=lambda key: (-scored[key], key))
-    base = column.units.get(best)
-    if base is None:
-        return {}
-    p_values: dict[tuple[str, str], float] = {}
-    for key in sorted(scored):
-        units = column.units.get(key)
-        if key != best and units is not None and _same_units(units, base):
-            p_values[best, key] = st.paired_p_value(
-                base.contributions,
-                units.contributions,
-                binary=base.binary and units.binary,
-                clustered=base.clustered,
-                seed=st.seed_of(column.benchmark.key),
-            )
-    return p_values
+    units = {key: column.units[key] for key in scored if key in column.units}
+    return _against_best(scored, units, column.benchmark.key)
 
 
 def mean_p_values(means: Mapping[str, Cell], columns: Sequence[ColumnScores]) -> dict[tuple[str, str], float]:
@@ -227,34 +211,49 @@ def mean_p_values(means: Mapping[str, Cell], columns: Sequence[ColumnScores]) ->
         columns: The columns that the mean is taken over.
     """
     scored = {key: cell.relative for key, cell in means.items() if cell.relative is not None}
-    if len(scored) < 2:
-        return {}
     if len(columns) == 1:
         return column_p_values(columns[0], list(scored))
-    best = min(scored, key=lambda key: (-(scored[key] or 0.0), key))
-    base = _mean_contributions(columns, best)
-    p_values: dict[tuple[str, str], float] = {}
-    for key in sorted(scored):
-        other = None if key == best else _mean_contributions(columns, key)
-        if base is not None and other is not None and base.index.equals(other.index):
-            p_values[best, key] = st.paired_p_value(
-                base.to_numpy(),
-                other.to_numpy(),
-                binary=False,
-                clustered=True,
-                seed=st.seed_of(" ".join(column.benchmark.key for column in columns)),
-            )
-    return p_values
+    units = {key: each for key in scored if (each := _mean_units(columns, key)) is not None}
+    return _against_best(scored, units, " ".join(column.benchmark.key for column in columns))
 
 
-def _mean_contributions(columns: Sequence[ColumnScores], key: str) -> pd.Series | None:
-    """Percent that each unit adds to a group mean, by collection and unit; None unless every column has units."""
+def _mean_units(columns: Sequence[ColumnScores], key: str) -> Units | None:
+    """What each unit adds to a row's group mean, in percent; None unless every column has units."""
     parts = []
     for column in columns:
-        units, cell = column.units.get(key), column.cells.get(column.vanilla or "")
-        if units is None or cell is None or not cell.score:
+        units, vanilla = column.units.get(key), column.vanilla_score
+        if units is None or not vanilla:
             return None
-        weight = 100 * column.benchmark.scale / cell.score / len(columns)
-        index = pd.MultiIndex.from_product([[collection(column)], units.ids])
-        parts.append(pd.Series(weight * units.contributions, index=index))
-    return pd.concat(parts).groupby(level=[0, 1]).sum()
+        percent = 100 * column.benchmark.scale / vanilla / len(columns)
+        shares = {"contributions": percent * units.contributions, "expected": percent * units.expected}
+        parts.append(pd.DataFrame(shares, index=[f"{collection(column)} {unit}" for unit in units.ids]))
+    total = pd.concat(parts).groupby(level=0).sum()
+    return Units(
+        ids=total.index.to_numpy(dtype=str),
+        contributions=total["contributions"].to_numpy(),
+        expected=total["expected"].to_numpy(),
+        binary=False,
+        clustered=True,
+        named=False,
+    )
+
+
+def _against_best(scored: Mapping[str, float], units: Mapping[str, Units], seed: str) -> dict[tuple[str, str], float]:
+    """P-values by (best key, other key), for the rows that have the best row's units."""
+    if len(scored) < 2:
+        return {}
+    best = min(scored, key=lambda key: (-scored[key], key))
+    base = units.get(best)
+    if base is None:
+        return {}
+    return {
+        (best, key): st.paired_p_value(
+            base.contributions,
+            units[key].contributions,
+            binary=base.binary and units[key].binary,
+            clustered=base.clustered,
+            seed=st.seed_of(seed),
+        )
+        for key in sorted(scored)
+        if key != best and _same_units(units.get(key), base)
+    }

@@ -8,6 +8,7 @@ import pytest
 
 from swiftvlm_eval.demo import checkpoint_path
 from swiftvlm_eval.demo.training.card import read_facts
+from swiftvlm_eval.leaderboard.board import Board
 from swiftvlm_eval.results import load_records, shipped_benchmarks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,8 +24,15 @@ def script() -> ModuleType:
     return module
 
 
-def test_committed_pages_are_regenerated_to_the_byte(script: ModuleType, tmp_path: Path) -> None:
-    made = {path.relative_to(tmp_path): path for path in script.regenerate(tmp_path)}
+@pytest.fixture(scope="module")
+def regenerated(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path], Board]:
+    out = tmp_path_factory.mktemp("regenerated")
+    return out, *script.regenerate(out)
+
+
+def test_committed_pages_are_regenerated_to_the_byte(regenerated: tuple[Path, list[Path], Board]) -> None:
+    out, files, _ = regenerated
+    made = {path.relative_to(out): path for path in files}
     assert Path("papers/index.md") in made
     for name, path in made.items():
         committed = ROOT / "leaderboards" / name
@@ -36,8 +44,10 @@ def test_committed_pages_are_regenerated_to_the_byte(script: ModuleType, tmp_pat
         assert pages == {name.name for name in made if name.parent == folder and name.suffix == ".md"}
 
 
-def test_card_and_readme_show_the_facts_and_the_records(script: ModuleType) -> None:
-    board = script.demo_board()
+def test_card_and_readme_show_the_facts_and_the_records(
+    script: ModuleType, regenerated: tuple[Path, list[Path], Board]
+) -> None:
+    board = regenerated[2]
     card = (checkpoint_path().parent / "README.md").read_text(encoding="utf-8")
     assert card == script.demo_card(board), "the card is out of date: run make leaderboard"
     assert (ROOT / "README.md").read_text(encoding="utf-8") == script.readme(board), "run make leaderboard"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -46,13 +45,9 @@ def write_facts(facts: dict[str, Any], folder: Path) -> None:
 
 def training_minutes(curves: Path) -> float:
     """Minutes of training in the CSV of the loop; what a killed run lost after its last saved state is not in it."""
-    total, before = 0.0, 0.0
-    with curves.open(newline="") as file:
-        for row in csv.DictReader(file):
-            seconds = float(row["seconds"])  # starts anew with each stage and each process
-            total += seconds - before if seconds >= before else seconds
-            before = seconds
-    return total / 60
+    seconds = pd.read_csv(curves)["seconds"]  # start anew with each stage and each process
+    passed = seconds.diff()
+    return float(passed.where(passed >= 0, seconds).sum()) / 60
 
 
 def render_card(facts: dict[str, Any], tables: dict[str, str]) -> str:
