@@ -120,8 +120,8 @@ def _mean_cell(parts: Setting, key: str, members: Sequence[str]) -> Cell | None:
 
 def _best_first(rows: Sequence[Row]) -> tuple[Row, ...]:
     """By group means; where there are none, by the mean over the columns that all rows have, the best at 1."""
-    shared = set.intersection(*({name for name, cell in row.cells.items() if cell.score} for row in rows))
-    best = {name: max(row.cells[name].score or 0.0 for row in rows) for name in sorted(shared)}
+    shared = set.intersection(*(set(row.cells) for row in rows))
+    best = {name: top for name in sorted(shared) if (top := max(row.cells[name].score or 0.0 for row in rows)) > 0}
 
     def rank(row: Row) -> tuple[float | str, ...]:
         means = [row.means.get(group) for group in column_table().row_order]

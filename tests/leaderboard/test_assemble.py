@@ -302,6 +302,12 @@ def test_without_vanilla_the_best_still_stands_first(tmp_path: Path) -> None:
     assert [row.label for row in only_board([tmp_path / "in"]).rows] == ["pdrop", "fastv"]
 
 
+def test_a_row_that_has_everything_wrong_stands_last_without_vanilla(tmp_path: Path) -> None:
+    one_run(tmp_path / "in" / "a", "fastv", [0.0] * 8)
+    one_run(tmp_path / "in" / "b", "pdrop", RIGHT)
+    assert [row.label for row in only_board([tmp_path / "in"]).rows] == ["pdrop", "fastv"]
+
+
 def test_two_spellings_of_one_budget_are_told_apart(tmp_path: Path) -> None:
     one_run(tmp_path / "in", "vanilla", RIGHT)
     for budget in (1 / 3, 0.333):
