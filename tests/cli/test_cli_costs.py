@@ -3,21 +3,13 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
-
-from swiftvlm_eval.cli import app
+from command_line import run
 
 TINY = "64,128,4,4"
 
 
-def run(*arguments: str) -> tuple[int, str]:
-    done = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done.exit_code, done.stdout
-
-
 def test_a_checkpoint_is_counted_with_its_own_visual_tokens() -> None:
-    status, output = run("flops", "--model", "demo", "--methods", "vanilla,random", "--budgets", "1/3", "--json")
+    status, output, _ = run("flops", "--model", "demo", "--methods", "vanilla,random", "--budgets", "1/3", "--json")
     vanilla, random = json.loads(output)
     assert status == 0 and vanilla["mean_visual_tokens"] == 144
     # 12 layers of width 128 and an MLP of 344, 144 + 70 rows: 4 n d^2 + 2 n^2 d + 3 n d m each.
@@ -29,20 +21,20 @@ def test_a_checkpoint_is_counted_with_its_own_visual_tokens() -> None:
 
 
 def test_a_budget_that_cannot_be_met_is_said_and_counts_as_failure() -> None:
-    status, output = run("flops", "--methods", "swiftvlm", "--budgets", "2")
+    status, output, _ = run("flops", "--methods", "swiftvlm", "--budgets", "2")
     assert status == 1 and "feasible" in output
 
 
 @pytest.mark.parametrize("shape", ["10,10,10,3", "64,64,4,4,3", "12,64,4,4"])
 @pytest.mark.parametrize("command", ["flops", "latency"])
 def test_heads_that_do_not_divide_are_refused(command: str, shape: str) -> None:
-    done = CliRunner().invoke(app, [command, "--methods", "random", "--shape", shape], env={"COLUMNS": "200"})
-    assert done.exit_code == 1 and f"shape='{shape}': hidden must be a multiple" in " ".join(done.output.split())
+    status, _, said = run(command, "--methods", "random", "--shape", shape)
+    assert status == 1 and f"shape='{shape}': hidden must be a multiple" in said
 
 
 def test_latency_measures_every_contender_beside_the_stock_model() -> None:
     options = ("--shape", TINY, "--rounds", "3", "--dtype", "float32", "--output-tokens", "2", "--json")
-    status, output = run("latency", "--methods", "random", "--budgets", "192", "--device", "cpu", *options)
+    status, output, _ = run("latency", "--methods", "random", "--budgets", "192", "--device", "cpu", *options)
     stock, again, kept, pruned = json.loads(output)
     assert status == 0
     assert [row["contender"] for row in (stock, again, kept)] == ["stock", "stock again", "engine, nothing pruned"]

@@ -3,18 +3,11 @@
 from pathlib import Path
 
 import pytest
+from command_line import run
 from fake_runs import description, samples_of, write_run
-from typer.testing import CliRunner
 
-from swiftvlm_eval.cli import app
 from swiftvlm_eval.cli.runs import forget
 from swiftvlm_eval.results import import_run, write_record
-
-
-def run(*arguments: str) -> tuple[int, str]:
-    done = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done.exit_code, " ".join(done.output.split())
 
 
 def stored(out: Path, pretrained: str) -> list[Path]:
@@ -26,7 +19,7 @@ def stored(out: Path, pretrained: str) -> list[Path]:
 
 def test_a_mistyped_method_deletes_nothing(tmp_path: Path) -> None:
     files = stored(tmp_path, "demo")
-    status, output = run("demo", "--fresh", "--out", str(tmp_path), "--methods", "swiftvm")
+    status, _, output = run("demo", "--fresh", "--out", str(tmp_path), "--methods", "swiftvm")
     assert status == 1 and "'swiftvm': unknown" in output
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == files
 
@@ -49,8 +42,8 @@ def test_results_of_the_demo_model_are_forgotten(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [["sweep", "--model", "demo"], ["demo"], ["demo-data"]])
 def test_a_folder_that_cannot_be_made_is_named_before_any_work(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "file").write_text("")
-    status, output = run(*command, "--out", str(tmp_path / "file" / "deep"))
-    assert status == 1 and "file/deep cannot be made or written" in output.replace("\n", "")
+    status, _, output = run(*command, "--out", str(tmp_path / "file" / "deep"))
+    assert status == 1 and "file/deep cannot be made or written" in output
 
 
 @pytest.mark.parametrize(
@@ -66,13 +59,13 @@ def test_a_folder_that_cannot_be_made_is_named_before_any_work(tmp_path: Path, c
 def test_a_bad_option_is_named_before_the_model_is_loaded(
     tmp_path: Path, option: str, value: str, message: str
 ) -> None:
-    status, output = run("sweep", "--model", str(tmp_path / "none"), "--out", str(tmp_path / "out"), option, value)
+    status, _, output = run("sweep", "--model", str(tmp_path / "none"), "--out", str(tmp_path / "out"), option, value)
     assert status == 1 and message in output
 
 
 def test_generated_data_is_where_it_was_asked_for(tmp_path: Path) -> None:
-    status, output = run("demo-data", "--split", "val", "--count", "2", "--out", str(tmp_path / "neu ü"))
+    status, _, output = run("demo-data", "--split", "val", "--count", "2", "--out", str(tmp_path / "neu ü"))
     assert status == 0 and output.count("wrote") == 4
     assert len(list((tmp_path / "neu ü").glob("*.parquet"))) == 4
-    status, output = run("demo-data", "--split", "tset", "--out", str(tmp_path / "other"))
+    status, _, output = run("demo-data", "--split", "tset", "--out", str(tmp_path / "other"))
     assert status == 1 and "tset" in output and "train, val" in output
