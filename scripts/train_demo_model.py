@@ -27,14 +27,14 @@ from swiftvlm_eval.demo.training.card import draw_curves, read_facts, training_m
 from swiftvlm_eval.demo.training.evaluation import evaluate
 from swiftvlm_eval.demo.training.export import export_checkpoint
 from swiftvlm_eval.demo.training.loop import build_learner, train
-from swiftvlm_eval.demo.training.model import PRUNING_LAYERS
 from swiftvlm_eval.demo.training.parallel import rank_and_world
 from swiftvlm_eval.demo.training.stages import STAGES
 from swiftvlm_eval.demo.training.tokenizer import build_tokenizer
 
 TEST_IMAGES = 170
 NEXT = """The card's facts are in swiftvlm_eval/demo/card.json. Its page shows the methods on this checkpoint, too:
-  swiftvlm-eval sweep --model demo --methods all --budgets 1/3,2/9 --tasks demo --batch-size 16 --out SWEEP
+  swiftvlm-eval sweep --model demo --methods 'all,fastv[layers=2],random[layers=2]' --budgets 1/3,2/9 \\
+      --tasks demo --batch-size 16 --out SWEEP
 puts new records under SWEEP/records for leaderboards/demo/records; `make leaderboard` then renders card and boards."""
 console = Console()
 
@@ -100,7 +100,7 @@ def facts(scores: dict[str, dict[str, float | int]], seed: int, device: torch.de
         "history": [],
         "seed": seed,
         "stages": [asdict(stage) for stage in STAGES],
-        "pruning_layers": PRUNING_LAYERS,
+        "earlier": read_facts(checkpoint_path().parent)["earlier"],
         "hardware": where,
         "minutes": round(training_minutes(checkpoint_path().parent / "curves.csv"), 1),
         "torch": torch.__version__.split("+")[0],

@@ -138,9 +138,9 @@ def _labels(entries: Sequence[Entry]) -> dict[str, str]:
     counts = Counter(names.values())
     details = {
         entry.key: {
-            **entry.record.method.options,
-            "seed": entry.record.settings.seed,
-            "budget": entry.record.method.budget,
+            **{option: _as_typed(value) for option, value in entry.record.method.options.items()},
+            "seed": json.dumps(entry.record.settings.seed),
+            "budget": json.dumps(entry.record.method.budget),
         }
         for entry in entries
     }
@@ -152,9 +152,18 @@ def _labels(entries: Sequence[Entry]) -> dict[str, str]:
             for option in {option for each in [details[key], *rivals] for option in each}
             if any(each.get(option) != details[key].get(option) for each in rivals)
         )
-        shown = ", ".join(f"{option}={json.dumps(details[key].get(option))}" for option in differing)
+        shown = ", ".join(f"{option}={details[key].get(option, 'default')}" for option in differing)
         labels[key] = f"{name} ({shown})" if counts[name] > 1 and shown else name
     return labels
+
+
+def _as_typed(value: object) -> str:
+    """An option as people type it: lists with colons; one that was not given is the method's default."""
+    if value is None:
+        return "default"
+    if isinstance(value, list | tuple):
+        return ":".join(str(part) for part in value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _figures(parts: Setting, entry: Entry) -> dict[str, float | None]:

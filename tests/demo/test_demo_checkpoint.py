@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
+from swiftvlm_eval import make_method, method_names
 from swiftvlm_eval.demo import checkpoint_path, data_path
 from swiftvlm_eval.demo.training.card import read_facts
 from swiftvlm_eval.demo.training.evaluation import answer_questions, read_samples
+from swiftvlm_eval.llava.adapter import adapter_for
 
 MAX_BYTES = 8 * 2**20
 
@@ -35,12 +37,22 @@ def test_auto_classes_load_a_float32_llava_with_the_promised_shape(loaded):
     assert processor.num_additional_image_tokens == 1 and processor.tokenizer.padding_side == "left"
 
 
-def test_config_names_a_boundary_list_for_each_method():
-    config = AutoConfig.from_pretrained(checkpoint_path(), local_files_only=True)
-    layers = config.text_config.num_hidden_layers
-    assert set(config.pruning_layers) == {"fastv", "random", "swiftvlm", "sparsevlm"}
-    for boundaries in config.pruning_layers.values():
-        assert boundaries == sorted(set(boundaries)) and all(0 <= b < layers for b in boundaries)
+# Layers that have run before each edit at budget 1/3: the papers' of 32, times 12 / 32, rounded, each once.
+SCALED = {
+    **{"fastv": [1], "random": [1], "swiftvlm": [1, 4, 5], "sparsevlm": [1, 3, 6], "sparsevlm_plus": [1, 3, 6]},
+    **{"sparsevlm_v1": [1, 3, 6, 8], "pdrop": [3, 6, 9], "feather": [3, 6], "visionzip": [0], "downsample": [0]},
+}
+
+
+def test_no_method_has_layers_of_its_own_on_this_checkpoint(loaded):
+    model, _ = loaded
+    adapter = adapter_for(model)
+    assert set(SCALED) == set(method_names()) - {"vanilla"}
+    for name, boundaries in SCALED.items():
+        plan = make_method(name).plan(144, 12, 1 / 3, adapter.pruning_layers(name))
+        assert [stage.boundary for stage in plan.stages] == boundaries, name
+    plan = make_method("fastv").plan(144, 12, 1 / 3, adapter.pruning_layers("fastv"))
+    assert plan.rows_per_layer == (144, *[39] * 11)  # (12 * 48 - 144) / 11 = 39.3
 
 
 def test_prompt_has_one_bos_and_a_placeholder_for_every_visual_token(loaded):

@@ -260,6 +260,18 @@ def test_options_and_seeds_tell_equal_methods_apart(tmp_path: Path) -> None:
     ]
 
 
+def test_a_row_with_an_option_stands_beside_the_one_without(tmp_path: Path) -> None:
+    """Both are named as one types them: lists with colons, and an option that was not given by its name."""
+    one_run(tmp_path / "in", "vanilla", RIGHT)
+    for number, layers in enumerate((None, [2], [2, 16])):
+        run = description("fastv", options={"layers": layers, "scope": "all"})
+        one_run(tmp_path / "in" / str(number), "fastv", RIGHT, run=run)
+    board = only_board([tmp_path / "in"])
+    assert sorted(row.label for row in board.sections[1].rows) == [
+        *("fastv (layers=2)", "fastv (layers=2:16)", "fastv (layers=default)")
+    ]
+
+
 def test_runs_on_several_machines_are_not_timed(tmp_path: Path) -> None:
     for method in ("vanilla", "fastv"):
         for task, metric, device in (("gqa", "exact_match", "one GPU"), ("pope", "pope_accuracy", "another GPU")):

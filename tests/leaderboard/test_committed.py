@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 
+from swiftvlm_eval import make_method
 from swiftvlm_eval.demo import checkpoint_path
 from swiftvlm_eval.demo.training.card import read_facts
 from swiftvlm_eval.leaderboard.board import Board
@@ -62,3 +63,22 @@ def test_the_records_are_those_of_the_embedded_checkpoint() -> None:
     for benchmark in shipped_benchmarks().of_set("demo"):
         ours = vanilla.tasks[benchmark.task].metrics[benchmark.metric].value
         assert ours == pytest.approx(scores[benchmark.task]["accuracy"], abs=0.01)
+
+
+def test_the_records_prune_where_the_methods_do_on_the_embedded_checkpoint() -> None:
+    """Executed rows of every layer; FastV and random also with their papers' layer, which is not scaled there."""
+    runs, _ = load_records([ROOT / "leaderboards" / "demo" / "records"])
+    first_cut = {}
+    for run in runs:
+        method, budget = run.record.method, run.record.method.budget
+        pruning = make_method(method.name or "", {key: value for key, value in method.options.items() if value})
+        plan = pruning.plan(144, 12, budget)
+        layers = str(method.options.get("layers"))
+        first_cut[method.name, budget, layers] = plan.stages[0].boundary if plan.stages else 0
+        executions = [task.execution for task in run.record.tasks.values()]
+        assert all(executions)
+        if not plan.adaptive:
+            assert {tuple(each.rows_per_layer) for each in executions if each} == {plan.rows_per_layer}, run.path.name
+    for name in ("fastv", "random"):
+        for budget in (1 / 3, 2 / 9):
+            assert first_cut[name, budget, "None"] == 1 and first_cut[name, budget, "[2]"] == 2

@@ -31,18 +31,6 @@ COPY_STRENGTH = 0.4
 TEXT_SHARE = 0.4
 """Share of a word embedding's squared length that all words have in common at first."""
 
-PRUNING_LAYERS = {
-    "fastv": [2],
-    "random": [2],
-    "swiftvlm": [1, 4, 5],
-    "sparsevlm": [1, 3, 6],
-}
-"""Default boundaries on this decoder: b means that b layers run before the edit.
-
-Methods that are not named scale their paper's boundaries to the decoder's depth; PDrop and FEATHER choose these by
-budget.
-"""
-
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ message['content'] + ' ' }}{% else %}"
@@ -88,7 +76,6 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForCo
         vision_feature_select_strategy="default",
         tie_word_embeddings=False,
     )
-    config.pruning_layers = PRUNING_LAYERS
     model = LlavaForConditionalGeneration._from_config(config, attn_implementation="sdpa")
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
