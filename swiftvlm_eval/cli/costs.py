@@ -10,7 +10,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from swiftvlm_eval.cli.options import BudgetsOption, MethodsOption
-from swiftvlm_eval.cli.terminal import console, errors, fail, print_whole
+from swiftvlm_eval.cli.terminal import console, errors, fail, folding_table, print_whole
 
 
 def methods_command() -> None:
@@ -19,11 +19,11 @@ def methods_command() -> None:
 
     from swiftvlm_eval.pruning.methods import method_class, method_names
 
-    table = Table("method", "source", "what it does", "options (default)", box=SIMPLE)
+    table = folding_table("method, source", "what it does", "option=default")
     for name in method_names():
         cls = method_class(name)
-        options = ", ".join(f"{option.name}={option.default}" for option in fields(cls))
-        table.add_row(name, escape(cls.source), escape(cls.summary), escape(options))
+        options = "\n".join(f"{option.name}={option.default}" for option in fields(cls))
+        table.add_row(escape(f"{name}\n{cls.source}"), escape(cls.summary), escape(options), end_section=True)
     console.print(table)
 
 
@@ -31,7 +31,7 @@ def flops_command(
     methods: MethodsOption = "all",
     budgets: BudgetsOption = "192,128",
     model: Annotated[str | None, typer.Option(help="Take the shape from this checkpoint's config.")] = None,
-    shape: Annotated[str, typer.Option(help="hidden,intermediate,layers,heads[,kv_heads] of the decoder.")] = "",
+    shape: Annotated[str, typer.Option(help="Of the decoder: hidden, intermediate, layers, heads[, kv_heads].")] = "",
     visual_tokens: Annotated[
         int | None,
         typer.Option(min=1, help="N, visual tokens that enter the decoder; by default the checkpoint's, or 576."),
@@ -75,7 +75,7 @@ def latency_command(
     methods: MethodsOption = "random,fastv,swiftvlm",
     budgets: BudgetsOption = "192",
     shape: Annotated[
-        str, typer.Option(help="hidden,intermediate,layers,heads[,kv_heads]; 7B is 4096,11008,32,32.")
+        str, typer.Option(help="hidden, intermediate, layers, heads[, kv_heads]; 7B is 4096,11008,32,32.")
     ] = "1024,2816,16,16",
     text_tokens: Annotated[int, typer.Option(min=2, help="Text tokens of the prompt, beside 576 visual ones.")] = 64,
     output_tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded after each prefill.")] = 8,

@@ -3,10 +3,14 @@
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 MethodsOption = Annotated[
     str,
-    typer.Option(help="Comma-separated; `all` for every method; options as name[option=value;option=value]."),
+    typer.Option(
+        # help is read as markup, which swallows what stands in brackets
+        help=escape("Comma-separated; `all` for every method; options as name[option=value;option=value].")
+    ),
 ]
 BudgetsOption = Annotated[
     str, typer.Option(help="Comma-separated; counts for 576 tokens (192) or shares of the visual tokens (0.333, 1/3).")

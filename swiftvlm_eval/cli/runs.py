@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE
 from rich.markup import escape
-from rich.table import Table
 
 from swiftvlm_eval.cli.boards import board_table
 from swiftvlm_eval.cli.options import BudgetsOption, MethodsOption, names, whole_numbers
-from swiftvlm_eval.cli.terminal import console, fail, print_whole, quieten
+from swiftvlm_eval.cli.terminal import console, fail, folding_table, print_whole, quieten
 
 DEMO_METHODS = "vanilla,random,fastv,swiftvlm"
 DEMO_BUDGETS = "1/3,2/9"
@@ -182,7 +180,7 @@ def check_command(
         gates = check_samples(family, pilot, published=model in expectations()["checkpoints"])
     except (ValueError, RuntimeError, TypeError, KeyError) as error:
         fail(error)
-    table = Table("task", "gate", "verdict", "seen", "what to do", box=SIMPLE)
+    table = folding_table("task", "gate", "verdict", "seen", "what to do")
     colours = {"pass": "green", "warn": "yellow", "fail": "red"}
     for gate in gates:
         advice = "" if gate.verdict == "pass" else escape(gate.advice)

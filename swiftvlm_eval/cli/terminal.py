@@ -4,6 +4,7 @@ import sys
 from typing import NoReturn
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
@@ -11,6 +12,14 @@ from rich.table import Table
 
 console = Console()
 errors = Console(stderr=True)
+
+
+def folding_table(*headings: str) -> Table:
+    """A table for text: cells that are too wide for the terminal go on in the next line, words included."""
+    table = Table(box=SIMPLE)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
 
 
 def print_whole(table: Table) -> None:
