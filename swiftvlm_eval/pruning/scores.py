@@ -68,19 +68,6 @@ def ranking(scores: Tensor) -> Tensor:
     return clean.argsort(dim=0, descending=True, stable=True)
 
 
-def token_change(before: Tensor, after: Tensor) -> Tensor:
-    """How far a layer moved each token, ||after - before||_2 in float32.
-
-    Args:
-        before: [tokens, hidden_size].
-        after: [tokens, hidden_size].
-
-    Returns:
-        [tokens].
-    """
-    return (after.float() - before.float()).norm(dim=-1)
-
-
 def rater_weights(visual: Tensor, question: Tensor) -> Tensor:
     """Which text rows may rate the image (SparseVLM, arXiv 2410.04417, section 3.2), as weights that sum to one.
 

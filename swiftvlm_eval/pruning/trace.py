@@ -25,11 +25,6 @@ class StageTrace:
         """Original visual indices of the tokens that stayed, in sequence order."""
         return [index for index in self.index.tolist() if index >= 0]
 
-    @property
-    def merged_rows(self) -> int:
-        """Rows that stand for several tokens."""
-        return sum(index < 0 for index in self.index.tolist())
-
 
 @dataclass
 class SampleTrace:

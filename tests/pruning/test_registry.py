@@ -15,7 +15,6 @@ BUDGET = 0.4
 METHODS = method_names()
 # v1.0's counts come from a scale; without one it knows the authors' three budgets only
 OPTIONS: dict[str, dict[str, Any]] = {"sparsevlm_v1": {"scale": 2.0, "bias": 3.0}}
-VISION_SIDE = ("visionzip", "downsample")
 PROMPTS = [
     "USER: <image>\nWhat is in the picture? ASSISTANT:",
     "USER: <image>\nRed? ASSISTANT:",

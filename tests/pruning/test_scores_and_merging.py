@@ -14,7 +14,7 @@ from swiftvlm_eval.pruning.merging import (
     recycled_counts,
     recycled_rows,
 )
-from swiftvlm_eval.pruning.scores import attention_rows, ranking, rater_weights, rotate, token_change, top_k
+from swiftvlm_eval.pruning.scores import attention_rows, ranking, rater_weights, rotate, top_k
 
 
 @given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, float("nan")]), min_size=1, max_size=40), st.integers(0, 45))
@@ -52,10 +52,6 @@ def test_raters_are_those_above_average_and_all_of_them_if_equal() -> None:
     question = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 1.0], [0, 1.0, 0, 0], [0, 0, 1.0, 0]])
     assert rater_weights(visual, question).tolist() == [0.5, 0.0, 0.5, 0.0]
     assert rater_weights(visual, question[1:2].expand(3, 4)).tolist() == pytest.approx([1 / 3] * 3)
-
-
-def test_token_change_by_hand() -> None:
-    assert token_change(torch.zeros(2, 2), torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist() == [5.0, 0.0]
 
 
 @pytest.mark.parametrize(
