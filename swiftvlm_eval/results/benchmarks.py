@@ -57,16 +57,6 @@ class BenchmarkTable(BaseModel):
         """Returns the columns whose lmms-eval task is among `tasks`, in printing order."""
         return tuple(entry for entry in self.benchmarks.values() if entry.task in tasks)
 
-    def of_set(self, name: str) -> tuple[Benchmark, ...]:
-        """Returns the columns of a named set.
-
-        Raises:
-            ValueError: No set has that name.
-        """
-        if name not in self.sets:
-            raise ValueError(f"benchmark set {name!r} is not known; allowed: {sorted(self.sets)}")
-        return tuple(self.benchmarks[key] for key in self.sets[name])
-
 
 def load_benchmarks(path: Path = TABLE) -> BenchmarkTable:
     """Reads a benchmark table.

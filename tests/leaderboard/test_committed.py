@@ -60,7 +60,8 @@ def test_the_records_are_those_of_the_embedded_checkpoint() -> None:
     vanilla = next(run.record for run in runs if run.record.method.name == "vanilla")
     scores = read_facts(checkpoint_path().parent)["scores"]
     assert not problems
-    for benchmark in shipped_benchmarks().of_set("demo"):
+    table = shipped_benchmarks()
+    for benchmark in (table.benchmarks[key] for key in table.sets["demo"]):
         ours = vanilla.tasks[benchmark.task].metrics[benchmark.metric].value
         assert ours == pytest.approx(scores[benchmark.task]["accuracy"], abs=0.01)
 
