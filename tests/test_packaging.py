@@ -1,0 +1,106 @@
+"""What is imported is declared, what is declared is imported, and the tested versions are stated."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+NAMES = {"PIL": "pillow", "yaml": "pyyaml"}
+
+# Guards the folders that several runs share.
+NOT_IMPORTED = {"filelock"}
+# Run as commands, read by pytest's options, or imported where a browser is there.
+TOOLS = {"cosmic-ray", "mypy", "ruff", "pytest-timeout", "selenium"}
+
+
+def distribution(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", NAMES.get(name, name)).lower()
+
+
+def declared(requirements: Iterable[str]) -> set[str]:
+    return {distribution(re.split(r"[<>=!~\[; ]", text)[0]) for text in requirements}
+
+
+def imported(*folders: str) -> set[str]:
+    own = {path.stem for folder in folders for path in (ROOT / folder).rglob("*")} | {"swiftvlm_eval"}
+    found: set[str] = set()
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add((node.module or "").split(".")[0])
+    return {distribution(name) for name in found - own - sys.stdlib_module_names}
+
+
+RUN = declared(PROJECT["dependencies"])
+DEV = declared(text for extra in PROJECT["optional-dependencies"].values() for text in extra)
+
+
+def test_what_the_package_imports_is_declared() -> None:
+    assert imported("swiftvlm_eval") - RUN == set()
+    assert imported("swiftvlm_eval", "scripts", "tests") - RUN - DEV == set()
+
+
+def test_what_is_declared_is_imported_or_explained() -> None:
+    assert RUN - imported("swiftvlm_eval", "scripts") - NOT_IMPORTED == set()
+    stubs = {name for name in DEV if name.startswith("types-") or name.endswith("-stubs")}
+    assert DEV - stubs - TOOLS - imported("scripts", "tests") == set()
+
+
+def test_every_declared_package_has_a_tested_version_and_no_address() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][A-Za-z0-9.]*", line) for line in lines)
+    assert RUN | DEV <= declared(lines)
+    assert lines == sorted(lines, key=str.lower)
+
+
+@pytest.mark.parametrize("name", ["RUN", "DEV"])
+def test_the_reader_found_something(name: str) -> None:
+    assert len({"RUN": RUN, "DEV": DEV}[name]) > 5
+    assert {"torch", "pillow", "pyyaml"} <= imported("swiftvlm_eval")
+
+
+def make_setup(folder: Path, *arguments: str, **programs: int) -> subprocess.CompletedProcess[str]:
+    """`make setup` in a copy, with the named programs as the only Pythons there; each ends with the given status."""
+    for name, status in programs.items():
+        program = folder / name.replace("_", ".")
+        program.write_text(f'#!/bin/sh\necho "{program.name} $*" >> "{folder}/said"\nexit {status}\n')
+        program.chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
+    make = shutil.which("make")
+    assert make is not None
+    command = [make, "SHELL=/bin/sh", "setup", *arguments]
+    return subprocess.run(command, cwd=folder, env={"PATH": str(folder)}, capture_output=True, text=True)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(
+    ("there", "taken"),
+    [
+        ({"python3_11": 0, "python3_12": 0}, "python3.11"),
+        ({"python3_12": 0}, "python3.12"),
+        ({"python3_11": 127, "python3_12": 0}, "python3.12"),  # a shim of a version that is not there
+    ],
+)
+def test_make_takes_the_python_that_starts(there: dict[str, int], taken: str, tmp_path: Path) -> None:
+    make_setup(tmp_path, **there)
+    assert f"{taken} -m venv .venv" in (tmp_path / "said").read_text()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_says_which_python_it_needs(tmp_path: Path) -> None:
+    done = make_setup(tmp_path)
+    assert done.returncode != 0 and "PYTHON='': Python 3.11 or 3.12 is needed" in done.stdout
+    done = make_setup(tmp_path, "PYTHON=/no/python")
+    assert done.returncode != 0 and "PYTHON='/no/python': Python 3.11 or 3.12 is needed" in done.stdout
+    assert not (tmp_path / "said").exists()
