@@ -1,9 +1,31 @@
-"""The statistics of a latency run, by hand; no test here times anything."""
+"""The latency run on a clock that the tests turn, with timings made by hand: no test here times anything."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from swiftvlm_eval.efficiency.latency import AGAIN, ratio_interval, steady
+from swiftvlm_eval.efficiency import latency
+from swiftvlm_eval.efficiency.flops import DecoderShape
+from swiftvlm_eval.efficiency.latency import (
+    AGAIN,
+    Timing,
+    Workload,
+    build_model,
+    latency_rows,
+    measure,
+    ratio_interval,
+    steady,
+)
+from swiftvlm_eval.pruning.methods import make_method
+
+SHAPE = DecoderShape(hidden_size=64, intermediate_size=128, num_layers=4, num_heads=4, num_kv_heads=4)
+WORKLOAD = Workload(SHAPE, side=4, text_tokens=6, output_tokens=2)
 
 
 def test_ratios_are_paired_within_a_round() -> None:
@@ -16,8 +38,138 @@ def test_ratios_are_paired_within_a_round() -> None:
 
 @pytest.mark.parametrize(
     ("prefill", "decode", "expected"),
-    [((1.0, 0.9, 1.1), (1.0, 0.99, 1.01), True), ((0.88, 0.8, 0.9), (1.0, 0.9, 1.1), False)],
+    [
+        ((1.0, 0.9, 1.1), (1.0, 0.99, 1.01), True),
+        ((1.0, 1.0, 1.0), (1.0, 1.0, 1.0), True),
+        ((0.88, 0.8, 0.9), (1.0, 0.9, 1.1), False),
+        ((1.2, 1.1, 1.3), (1.0, 0.9, 1.1), False),
+        ((1.0, 0.9, 1.1), (0.88, 0.8, 0.9), False),
+        ((1.0, 0.9, 1.1), (1.2, 1.1, 1.3), False),
+    ],
 )
 def test_a_busy_machine_shows_in_the_stock_model(prefill: tuple, decode: tuple, expected: bool) -> None:
-    rows = [{"contender": "stock"}, {"contender": AGAIN, "prefill_speedup": prefill, "decode_speedup": decode}]
+    rows = [
+        {"contender": "stock", "prefill_speedup": (1.0, 1.0, 1.0), "decode_speedup": (1.0, 1.0, 1.0)},
+        {"contender": AGAIN, "prefill_speedup": prefill, "decode_speedup": decode},
+        {"contender": "fastv", "prefill_speedup": (3.0, 2.9, 3.1), "decode_speedup": (2.0, 1.9, 2.1)},
+    ]
     assert steady(rows) is expected
+
+
+@dataclass
+class FakeClock:
+    """Time that passes only when the fake model runs: a prefill and a decoded token of the n-th run last as told."""
+
+    now: float = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def process_time(self) -> float:
+        return 1000 + 2 * self.now
+
+
+class FakeModel:
+    """Answers nothing; a call with pixels lasts as long as the plan says, one of a single token a tenth of it.
+
+    Args:
+        clock: what is turned.
+        prefills: seconds of each prefill, in the order of the runs.
+    """
+
+    def __init__(self, clock: FakeClock, prefills: Iterator[float]) -> None:
+        self.clock, self.prefills = clock, prefills
+        self.device, self.dtype = torch.device("cpu"), torch.float32
+        self.prefill = 0.0
+
+    def __call__(self, pixel_values: Any = None, **inputs: Any) -> SimpleNamespace:
+        if pixel_values is not None:
+            self.prefill = next(self.prefills)
+        self.clock.now += self.prefill if pixel_values is not None else self.prefill / 10
+        return SimpleNamespace(past_key_values=None)
+
+
+def timed(monkeypatch: pytest.MonkeyPatch, rounds: list[list[float]], warmup: int, **clock: Any) -> list[Timing]:
+    """Timings of stock, stock again, the bare engine and `random`, whose prefills last as told, round by round."""
+    turned = FakeClock()
+    model = FakeModel(turned, iter([seconds for each in rounds for seconds in each]))
+    monkeypatch.setattr(latency, "build_model", lambda *_, **__: model)
+    monkeypatch.setattr(latency, "prune", lambda *_: nullcontext())
+    monkeypatch.setattr(latency, "time", turned)
+    contenders = [("random 0.5", make_method("random"), 0.5)]
+    told: list[int] = []
+    timings = measure(WORKLOAD, contenders, rounds=len(rounds) - warmup, warmup=warmup, on_round=told.append, **clock)
+    assert told == list(range(1, len(rounds) + 1))
+    assert next(model.prefills, None) is None, "a run too few"
+    return timings
+
+
+SLOW, TIMED = [[100.0, 50.0, 70.0, 90.0], [90.0, 80.0, 60.0, 7.0]], [[4.0, 4.0, 5.0, 2.0], [8.0, 8.0, 9.0, 4.0]]
+
+
+def test_rounds_of_warm_up_are_not_among_the_timings(monkeypatch: pytest.MonkeyPatch) -> None:
+    timings = timed(monkeypatch, SLOW + TIMED, warmup=2)
+    for timing, prefill in zip(timings, ([4.0, 8.0], [4.0, 8.0], [5.0, 9.0], [2.0, 4.0]), strict=True):
+        assert timing.prefill == pytest.approx(prefill)
+        assert timing.decode == pytest.approx([seconds / 10 for seconds in prefill])
+    rows = {row["contender"]: row for row in latency_rows(WORKLOAD, timings)}
+    assert rows["stock"]["prefill_ms"] == pytest.approx(6000) and rows["stock"]["decode_ms"] == pytest.approx(600)
+    assert rows["random 0.5"]["prefill_speedup"] == pytest.approx((2.0, 2.0, 2.0))
+
+
+def test_contenders_alternate_within_a_round_and_are_named_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    timings = timed(monkeypatch, [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]], warmup=0)
+    assert [timing.label for timing in timings] == ["stock", AGAIN, latency.KEEP_ALL, "random 0.5"]
+    for number, timing in enumerate(timings, start=1):
+        assert timing.prefill == pytest.approx([number, number + 4])
+
+
+def test_the_processor_clock_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    timings = timed(monkeypatch, TIMED, warmup=0, clock="cpu")
+    assert timings[0].prefill == pytest.approx([8.0, 16.0])
+
+
+def by_hand(rows: list[float], text: int) -> float:
+    """FLOPs of a prefill as pruning papers count them: per layer 4 n d^2 + 2 n^2 d + 3 n d m."""
+    d, m = SHAPE.hidden_size, SHAPE.intermediate_size
+    return sum(4 * (v + text) * d**2 + 2 * (v + text) ** 2 * d + 3 * (v + text) * d * m for v in rows)
+
+
+def test_what_selection_costs_is_part_of_the_implied_speed_up() -> None:
+    """The implied speed-up is that of the layers and of what chose the rows, together."""
+    stock = Timing("stock", [4.0] * 3, [0.4] * 3, rows_per_layer=[16] * 4)
+    lean = Timing("lean", [2.0] * 3, [0.2] * 3, rows_per_layer=[16, 4, 4, 4])
+    costly = Timing("costly", [2.0] * 3, [0.2] * 3, rows_per_layer=[16, 4, 4, 4], overhead_flops=1e6)
+    full, pruned = by_hand([16] * 4, 6), by_hand([16, 4, 4, 4], 6)
+    rows = list(latency_rows(WORKLOAD, [stock, lean, costly]))
+    implied = [1.0, full / pruned, full / (pruned + 1e6)]
+    assert [row["implied_speedup"] for row in rows] == pytest.approx(implied)
+    assert [row["of_implied"] for row in rows] == pytest.approx([1.0, 2 / implied[1], 2 / implied[2]])
+    assert rows[2]["implied_speedup"] < 0.8 * rows[1]["implied_speedup"]
+
+
+def test_selection_costs_reach_the_timings() -> None:
+    """On a real small model: what costs nothing to choose has no overhead, SwiftVLM's scores and groups have one."""
+    contenders = [("random", make_method("random"), 0.5), ("swiftvlm", make_method("swiftvlm"), 0.6)]
+    shape = DecoderShape(hidden_size=64, intermediate_size=128, num_layers=8, num_heads=4, num_kv_heads=4)
+    workload = Workload(shape, side=6, text_tokens=6, output_tokens=1)
+    timings = measure(workload, contenders, rounds=1, warmup=0, dtype=torch.float32)
+    overhead = {timing.label: timing.overhead_flops for timing in timings}
+    assert overhead["stock"] == overhead[AGAIN] == overhead[latency.KEEP_ALL] == 0
+    assert overhead["random"] == 0 and overhead["swiftvlm"] > 0
+    rows = {timing.label: timing.rows_per_layer for timing in timings}
+    assert rows["stock"] == rows[latency.KEEP_ALL] == [36] * 8 and sum(rows["random"]) < 36 * 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_default_dtype_is_left_as_it_was(dtype: torch.dtype) -> None:
+    assert torch.get_default_dtype() == torch.float32
+    try:
+        model = build_model(WORKLOAD, dtype, torch.device("cpu"))
+        assert model.dtype == dtype and not model.training
+        assert torch.get_default_dtype() == torch.float32
+        with pytest.raises(Exception, match="no_such_kernel"):
+            build_model(WORKLOAD, dtype, torch.device("cpu"), attn="no_such_kernel")
+        assert torch.get_default_dtype() == torch.float32, "changed by a failure"
+    finally:
+        torch.set_default_dtype(torch.float32)
