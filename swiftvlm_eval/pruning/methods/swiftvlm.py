@@ -111,6 +111,11 @@ class SwiftVLM(PruningMethod):
         """The option `merge`."""
         return self.merge
 
+    @property
+    def rows_return(self) -> bool:
+        """Tokens on the bypass may; without merged rows there is no bypass."""
+        return self.merge and self.bypass
+
     def overhead_flops(self, plan: Plan, hidden_size: int) -> dict[str, float]:
         """The paper's F_o: merging at the first two stages, scoring at the two that look at all N tokens again."""
         n, d = plan.num_visual, hidden_size
