@@ -22,10 +22,11 @@ from tqdm import tqdm
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from swiftvlm_eval.efficiency.flops import PAPER_TEXT_TOKENS, prefill_flops
+from swiftvlm_eval.llava.adapter import visual_tokens_per_image
 from swiftvlm_eval.llava.checkpoint import Checkpoint, load_checkpoint
 from swiftvlm_eval.llava.prompts import SYSTEM_PROMPT, TEMPLATES, continuation_ids
 from swiftvlm_eval.provenance import checkpoint_name, commit, package_versions
-from swiftvlm_eval.pruning.budget import parse_budget
+from swiftvlm_eval.pruning.budget import REFERENCE_VISUAL_TOKENS, budget_in_words, parse_budget
 from swiftvlm_eval.pruning.engine import PruningSession
 from swiftvlm_eval.pruning.methods import make_method, method_names
 from swiftvlm_eval.pruning.trace import SampleTrace
@@ -74,7 +75,8 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
         pretrained: hub id, folder, or `demo`; default the 7B checkpoint of the family.
         revision: hub revision.
         method: pruning method; default that of the model name.
-        budget: mean visual tokens per layer, a count for 576 tokens or a share; default 1/3.
+        budget: mean visual tokens per layer: a share (1/3, 0.333, 33%), a count of a stated whole (640/2880) or, for
+            images of 576 visual tokens, a count (192); default 1/3.
         dtype: auto, float16, bfloat16, float32.
         device: auto, cpu, cuda, cuda:N.
         batch_size: prompts per batch; 1 is the protocol of the published numbers.
@@ -94,6 +96,7 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
     is_simple = True
     prefers_swiftvlm_tasks = True
     family: ClassVar[str] = "llava15"
+    expected_visual_tokens: ClassVar[int | None] = REFERENCE_VISUAL_TOKENS
     default_pretrained: ClassVar[str] = "llava-hf/llava-1.5-7b-hf"
     preset_method: ClassVar[str] = "swiftvlm"
 
@@ -118,7 +121,7 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.method = make_method(method or self.preset_method, options)
-        self.budget = parse_budget(budget)
+        self.budget = parse_budget(budget, self.expected_visual_tokens)
         self.batch_size_per_gpu = self._whole_number("batch_size", batch_size, 1)
         self.seed = self._whole_number("seed", seed, 0)
         self.system_prompt = system_prompt
@@ -131,7 +134,10 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
             attn_implementation=attn_implementation,
             image_mode=image_mode,
             device_map=device_map,
+            before_weights=lambda config: parse_budget(budget, visual_tokens_per_image(config)),
         )
+        visual_tokens = visual_tokens_per_image(self.checkpoint.model.config)
+        self.budget = parse_budget(budget, visual_tokens)
         if self.checkpoint.family != self.family:
             raise ValueError(
                 f"pretrained={self.checkpoint.name!r}: a {self.checkpoint.family} checkpoint; "
@@ -152,9 +158,8 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
         self.journal: Any = None
         self._described: set[str] = set()
         self._totals = {"samples": 0, "seconds": 0.0, "generated": 0, "visual": 0.0}
-        logger.info(
-            "{} on {}: method {}, budget {:.4g}", type(self).__name__, self.checkpoint.name, self.method, self.budget
-        )
+        words = budget_in_words(self.budget, visual_tokens)
+        logger.info("{} on {}: method {}, budget {}", type(self).__name__, self.checkpoint.name, self.method, words)
 
     @staticmethod
     def _whole_number(option: str, value: int | str, least: int) -> int:
@@ -399,6 +404,7 @@ class SwiftvlmLlavaNext(SwiftvlmLlava):
     """LLaVA-NeXT with visual-token pruning; arguments as `SwiftvlmLlava`, budgets are shares of an image's tokens."""
 
     family: ClassVar[str] = "llava_next"
+    expected_visual_tokens: ClassVar[int | None] = None
     default_pretrained: ClassVar[str] = "llava-hf/llava-v1.6-vicuna-7b-hf"
 
 

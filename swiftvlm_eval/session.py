@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from torch import nn
 
-from swiftvlm_eval.llava.adapter import adapter_for
+from swiftvlm_eval.llava.adapter import adapter_for, visual_tokens_per_image
 from swiftvlm_eval.pruning.budget import parse_budget
 from swiftvlm_eval.pruning.engine import PruningSession
 from swiftvlm_eval.pruning.method import PruningMethod
@@ -25,8 +25,8 @@ def prune(
     Args:
         model: `LlavaForConditionalGeneration` or `LlavaNextForConditionalGeneration`; attention sdpa, eager or flash.
         method: what to prune.
-        budget: mean visual tokens per decoder layer, a count for 576 tokens or a share; None keeps everything unless
-            the method's own counts say otherwise.
+        budget: mean visual tokens per decoder layer: a share, a count of a stated whole, or a count for 576 tokens
+            (`parse_budget`); None keeps everything unless the method's own counts say otherwise.
         seed: seeds methods that draw at random.
 
     Yields:
@@ -37,7 +37,8 @@ def prune(
             depends on the prompt's number of visual tokens.
         UnsupportedModelError: no adapter knows the model.
     """
-    share = None if budget is None else parse_budget(budget)
-    session = PruningSession(adapter_for(model), method, share, seed)
+    adapter = adapter_for(model)
+    share = None if budget is None else parse_budget(budget, visual_tokens_per_image(adapter.model.config))
+    session = PruningSession(adapter, method, share, seed)
     with session.bound():
         yield session

@@ -12,7 +12,7 @@ from typing import Any
 
 from swiftvlm_eval.journal import Journal
 from swiftvlm_eval.provenance import commit, package_versions
-from swiftvlm_eval.pruning.budget import BudgetError, parse_budget
+from swiftvlm_eval.pruning.budget import REFERENCE_VISUAL_TOKENS, BudgetError, parse_budget
 from swiftvlm_eval.pruning.methods import make_method, method_names
 
 
@@ -76,14 +76,24 @@ def parse_methods(text: str) -> list[tuple[str, dict[str, str]]]:
 
 
 def make_grid(
-    methods: Sequence[tuple[str, Mapping[str, Any]]], budgets: Sequence[str], seeds: Sequence[int] = (0,)
+    methods: Sequence[tuple[str, Mapping[str, Any]]],
+    budgets: Sequence[str],
+    seeds: Sequence[int] = (0,),
+    visual_tokens: int | None = REFERENCE_VISUAL_TOKENS,
 ) -> list[Configuration]:
     """The configurations of a grid; vanilla stands in it once and only `random` for every seed.
 
+    Args:
+        methods: (name, options).
+        budgets: as typed.
+        seeds: of methods that draw at random.
+        visual_tokens: visual tokens of every image of the model; None where they depend on the image. As long as the
+            model is not known, 576, so that counts pass.
+
     Raises:
-        BudgetError: a malformed budget.
+        BudgetError: a malformed budget, or a count that says nothing for such a model.
     """
-    shares = [parse_budget(budget) for budget in budgets]
+    shares = [parse_budget(budget, visual_tokens) for budget in budgets]
     grid = []
     for name, options in methods:
         for share in [1.0] if name == "vanilla" else shares:

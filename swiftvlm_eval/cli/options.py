@@ -13,7 +13,11 @@ MethodsOption = Annotated[
     ),
 ]
 BudgetsOption = Annotated[
-    str, typer.Option(help="Comma-separated; counts for 576 tokens (192) or shares of the visual tokens (0.333, 1/3).")
+    str,
+    typer.Option(
+        help="Comma-separated; shares of the visual tokens (1/3, 0.333, 33%), counts of a stated whole (640/2880) or, "
+        "where every image has 576 visual tokens (LLaVA-1.5), counts (192)."
+    ),
 ]
 
 

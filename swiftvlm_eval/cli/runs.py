@@ -76,14 +76,21 @@ def run_sweep(
     from swiftvlm_eval.results.store import make_folder
     from swiftvlm_eval.sweep import Sweep, make_grid, parse_methods
 
-    grid = make_grid(parse_methods(methods), budgets.split(","), seeds or [0])
+    parsed, typed = parse_methods(methods), budgets.split(",")
+    grid = make_grid(parsed, typed, seeds or [0])
     wanted = names("tasks", tasks)
     make_folder(out)
     quieten()
+    from swiftvlm_eval.llava.adapter import visual_tokens_per_image
     from swiftvlm_eval.llava.checkpoint import load_checkpoint
 
+    def check_budgets(config: Any) -> None:
+        """What a count means depends on the model."""
+        make_grid(parsed, typed, visual_tokens=visual_tokens_per_image(config))
+
     with console.status(f"loading {escape(model)}"):
-        checkpoint = load_checkpoint(model, **loading)
+        checkpoint = load_checkpoint(model, before_weights=check_budgets, **loading)
+    say_budgets(typed, visual_tokens_per_image(checkpoint.model.config))
     sweep = Sweep(checkpoint, wanted, out, batch_size=batch_size, limit=limit)
     outcomes = []
     for number, outcome in enumerate(sweep.run(grid), start=1):
@@ -93,6 +100,16 @@ def run_sweep(
         label = escape(outcome.configuration.label)
         console.print(f"{number}/{len(grid)} {label} [{colour}]{outcome.status}[/]{escape(note)}", soft_wrap=True)
     return outcomes
+
+
+def say_budgets(typed: list[str], visual_tokens: int | None) -> None:
+    """Prints once what each budget stands for on this model; the whole needs no words."""
+    from swiftvlm_eval.pruning.budget import budget_in_words, parse_budget
+
+    for text in typed:
+        share = parse_budget(text, visual_tokens)
+        if share < 1:
+            console.print(f"budget {escape(text.strip())}: {budget_in_words(share, visual_tokens)}", soft_wrap=True)
 
 
 def demo_command(

@@ -64,15 +64,16 @@ def decoder_of(model: str | None, shape: str, visual_tokens: int | None = None) 
     from transformers import AutoConfig
 
     from swiftvlm_eval.demo import checkpoint_path
+    from swiftvlm_eval.llava.adapter import visual_tokens_per_image
 
     try:
         config = AutoConfig.from_pretrained(str(checkpoint_path()) if model == "demo" else model)
     except (OSError, ValueError) as error:
         raise ValueError(f"model={model!r}: its config cannot be read ({str(error).splitlines()[0]})") from error
     if visual_tokens is None:
-        if config.model_type != "llava":
+        visual_tokens = visual_tokens_per_image(config)
+        if visual_tokens is None:
             raise ValueError(f"visual_tokens: give a number, since the images of {model!r} have different ones")
-        visual_tokens = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
     shape_found = DecoderShape.of_config(getattr(config, "text_config", config))
     return Decoder(shape_found, visual_tokens, getattr(config, "pruning_layers", None) or {})
 
@@ -101,7 +102,7 @@ def flops_rows(
         method = make_method(name, options)
         variants = {"exact": method} if "schedule" in options else {"paper": method.as_published(), "exact": method}
         for budget in ["1"] if name == "vanilla" else budgets:
-            share = parse_budget(budget)
+            share = parse_budget(budget, decoder.visual_tokens)
             found = []
             for schedule, variant in variants.items():
                 row = {"method": name, "budget": budget, "schedule": options.get("schedule", schedule)}

@@ -15,6 +15,13 @@ from swiftvlm_eval.efficiency.flops import DecoderShape
 from swiftvlm_eval.pruning.method import VisualLayout
 
 
+def visual_tokens_per_image(config: Any) -> int | None:
+    """Visual tokens of every image, from a checkpoint's config; None where they depend on the image (LLaVA-NeXT)."""
+    if config.model_type != "llava":
+        return None
+    return int(config.vision_config.image_size // config.vision_config.patch_size) ** 2
+
+
 class UnsupportedModelError(TypeError):
     """A model that no adapter knows."""
 

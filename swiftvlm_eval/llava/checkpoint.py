@@ -1,6 +1,6 @@
 """Loading a LLaVA checkpoint and turning prompts and images into its inputs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,6 +156,7 @@ def load_checkpoint(
     attn_implementation: str = "sdpa",
     image_mode: ImageMode = "pad",
     device_map: str | None = None,
+    before_weights: Callable[[Any], object] | None = None,
 ) -> Checkpoint:
     """Loads a LLaVA-1.5 or LLaVA-NeXT checkpoint from the hub or a folder; safetensors only, no remote code.
 
@@ -167,6 +168,7 @@ def load_checkpoint(
         attn_implementation: sdpa, eager, flash_attention_2 or flash_attention_3.
         image_mode: see `Checkpoint`.
         device_map: passed to transformers, to spread a model over devices.
+        before_weights: called with the config before anything large is read; may refuse by raising.
 
     Raises:
         CheckpointError: no such folder or hub id, something missing in it, or not a LLaVA model.
@@ -192,6 +194,8 @@ def load_checkpoint(
         raise CheckpointError(
             f"pretrained={pretrained!r}: model_type={config.model_type!r}; allowed are {', '.join(FAMILIES)}"
         )
+    if before_weights is not None:
+        before_weights(config)
     with _explaining(pretrained, attn_implementation):
         model = AutoModelForImageTextToText.from_pretrained(
             source,

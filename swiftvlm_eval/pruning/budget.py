@@ -4,17 +4,26 @@ One meaning for all methods: `budget` is the mean, over decoder layers, of the v
 included), as a share of the N visual tokens that enter the decoder.
 """
 
-import math
+import re
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 REFERENCE_VISUAL_TOKENS = 576
 """Visual tokens of LLaVA-1.5 at 336 pixels; a budget given as a count refers to this number."""
 
+LEAST_COUNT = 8
+"""The smallest count that is read as one; a smaller number above 1 is a mistyped share."""
+LONGEST = 64
+"""Characters of a budget; nothing longer is one."""
+_RATIO = re.compile(r"([0-9]+)\s*/\s*([0-9]+)")
+_NUMBER = re.compile(r"(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s*(?P<percent>%?)")
+
 StageRows = tuple[float, float]
 """Kept and merged rows after a stage, as shares of N."""
 MergedRule = Callable[[int, Sequence[int]], Sequence[int]]
-"""(N, rows kept at each stage) -> merged rows at each stage."""
+"""(N, rows kept at each stage) -> merged rows at each stage; a stage keeps no more rows than are alive there."""
 Family = Callable[[float], Sequence[StageRows]]
 """A one-parameter schedule: 0 keeps as little as possible, 1 keeps every token; the mean rises with the parameter."""
 
@@ -28,28 +37,79 @@ class BudgetError(ValueError):
     """A budget that is malformed, or that a method cannot meet."""
 
 
-def parse_budget(value: str | int | float | Fraction) -> float:
-    """Reads a budget as a share of N.
+def parse_budget(value: str | int | float | Fraction, visual_tokens: int | None = None) -> float:
+    """Reads a budget, as people type it, as a share of N.
 
     Args:
-        value: a share in (0, 1] (`0.333`, `"1/3"`), or a count in (1, 576] that refers to 576 tokens (`192`).
+        value: a share in (0, 1] (`1/3`, `0.333`, `33%`), a count of a stated whole (`640/2880`), or a count from 8 to
+            576 alone (`192`), which is one of 576 tokens.
+        visual_tokens: visual tokens of every image of the model; None where they depend on the image, or are not
+            known. A count alone is read only if these are the 576 of LLaVA-1.5, since of other images it would be
+            another share.
 
     Returns:
         The share, in (0, 1].
 
     Raises:
-        BudgetError: the value is not a number, or lies outside the two ranges.
+        BudgetError: malformed, outside (0, 1], a number above 1 and below 8 (a slip), or a count of an unknown whole.
     """
-    try:
-        number = float(Fraction(str(value)))
-    except (ValueError, ZeroDivisionError, OverflowError):
-        number = math.nan
-    if not 0 < number <= REFERENCE_VISUAL_TOKENS:
-        raise BudgetError(
-            f"budget={value!r}: allowed is a share of the visual tokens in (0, 1], such as 0.333 or 1/3, "
-            f"or a count in (1, {REFERENCE_VISUAL_TOKENS}] for {REFERENCE_VISUAL_TOKENS} tokens, such as 192"
-        )
-    return number if number <= 1 else number / REFERENCE_VISUAL_TOKENS
+    text = _text(value)
+    if found := _RATIO.fullmatch(text):
+        count, whole = (int(part) for part in found.groups())
+        if 0 < whole < count:
+            raise _refused(text, value, f"{count} is more than the whole, {whole}")
+        number = count / whole if whole else 0.0
+    elif found := _NUMBER.fullmatch(text):
+        number = float(found["number"]) / (100 if found["percent"] else 1)
+        if number > 1 and found["percent"]:
+            raise _refused(text, value, "that is more than all")
+        if number > 1:
+            number = _share_of_count(number, visual_tokens, text, value)
+    else:
+        number = 0.0
+    if not 0 < number <= 1:
+        raise _refused(text, value, "")
+    return number
+
+
+def _text(value: object) -> str:
+    """What was typed; nothing if it is no number, or far longer than a budget."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Fraction):
+        return ""
+    if isinstance(value, int | Fraction) and max(value.numerator.bit_length(), value.denominator.bit_length()) > 64:
+        return ""
+    text = str(value).strip()
+    return text if len(text) <= LONGEST else ""
+
+
+def _share_of_count(count: float, visual_tokens: int | None, text: str, value: object) -> float:
+    """A count alone, as a share of 576."""
+    if count < LEAST_COUNT:
+        raise _refused(text, value, f"a number above 1 and below {LEAST_COUNT} is a slip")
+    if visual_tokens != REFERENCE_VISUAL_TOKENS:
+        own = "depend on the image" if visual_tokens is None else f"are {visual_tokens}"
+        raise _refused(text, value, f"the visual tokens of this model's images {own}")
+    if count > REFERENCE_VISUAL_TOKENS:
+        raise _refused(text, value, f"{count:g} is more than {REFERENCE_VISUAL_TOKENS}")
+    if count != int(count):
+        raise _refused(text, value, "that is not a whole number")
+    return count / REFERENCE_VISUAL_TOKENS
+
+
+def _refused(text: str, value: object, reason: str) -> BudgetError:
+    shown = repr(value) if text or value in ("", None) or isinstance(value, bool | float) else type(value).__name__
+    return BudgetError(
+        f"budget={shown}: allowed is a share of the visual tokens, such as 1/3, 0.333 or 33%, a count of a stated "
+        f"whole, such as 640/2880, or, where every image has {REFERENCE_VISUAL_TOKENS} visual tokens (LLaVA-1.5), a "
+        f"count from {LEAST_COUNT} to {REFERENCE_VISUAL_TOKENS}, such as 192" + (f"; {reason}" if reason else "")
+    )
+
+
+def budget_in_words(share: float, visual_tokens: int | None) -> str:
+    """A share of N for people, with the tokens that it stands for where every image has the same number."""
+    if visual_tokens is None:
+        return f"{share:.4g} (of each image's own visual tokens, a layer on average)"
+    return f"{share:.4g} ({share * visual_tokens:.1f} of {visual_tokens} visual tokens a layer on average)"
 
 
 def mean_rows(boundaries: Sequence[int], rows: Sequence[float], num_visual: int, num_layers: int) -> float:
@@ -125,30 +185,80 @@ def through_presets(presets: Mapping[float, Sequence[StageRows]]) -> Family:
     return family
 
 
+def rows_alive(counts: Sequence[tuple[int, int]], num_visual: int, rows_return: bool) -> list[int]:
+    """The rows among which each stage chooses.
+
+    Args:
+        counts: (kept, merged) rows after each stage.
+        num_visual: rows before the first stage.
+        rows_return: whether tokens that left the sequence may come back: then every stage chooses among all N.
+    """
+    if rows_return:
+        return [num_visual] * len(counts)
+    return [num_visual, *(kept + merged for kept, merged in counts[:-1])]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a search for counts holds fixed: where the stages act, on how many rows, and by which rules.
+
+    Attributes:
+        boundaries: where the stages act.
+        num_visual: N of the sample.
+        num_layers: decoder layers.
+        rows_return: see `rows_alive`.
+        merged_for: gives the merged rows of every stage where they follow from the kept ones; None takes the family's.
+        minimum: fewest rows that a stage may keep.
+    """
+
+    boundaries: Sequence[int]
+    num_visual: int
+    num_layers: int
+    rows_return: bool = False
+    merged_for: MergedRule | None = None
+    minimum: int = 1
+
+    def mean(self, counts: Sequence[StageRows]) -> float:
+        """Mean visual rows per layer of (kept, merged) rows per stage."""
+        return mean_rows(self.boundaries, [sum(rows) for rows in counts], self.num_visual, self.num_layers)
+
+    def span(self, stage: int) -> int:
+        """Layers between a stage and the next one."""
+        edges = [*self.boundaries, self.num_layers]
+        return edges[stage + 1] - edges[stage]
+
+    def within_rows(self, counts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The counts, cut to the rows that are alive at each stage."""
+        if self.merged_for is not None:
+            whole = [max(kept, self.minimum) for kept, _ in counts]
+            counts = list(zip(whole, self.merged_for(self.num_visual, whole), strict=True))
+        found: list[tuple[int, int]] = []
+        for kept, merged_rows in counts:
+            alive = rows_alive([*found, (0, 0)], self.num_visual, self.rows_return)[-1]
+            room = alive if self.merged_for is not None else max(self.minimum, alive - merged_rows)
+            kept = min(max(kept, self.minimum), room)
+            found.append((kept, min(merged_rows, alive - kept)))
+        return found
+
+    @property
+    def least(self) -> list[tuple[int, int]]:
+        """The fewest rows of every stage."""
+        return self.within_rows([(self.minimum, 0)] * len(self.boundaries))
+
+
 def solve_counts(
-    family: Family,
-    boundaries: Sequence[int],
-    num_visual: int,
-    num_layers: int,
-    budget: float,
-    preset: Sequence[tuple[int, int]] | None = None,
-    minimum: int = 1,
-    merged_for: MergedRule | None = None,
+    family: Family, schedule: Schedule, budget: float, preset: Sequence[tuple[int, int]] | None = None
 ) -> tuple[tuple[int, int], ...]:
     """Counts per stage whose mean is within half a token of `budget * num_visual`.
 
     The family's parameter is found by bisection; counts are rounded; what the rounding leaves over goes to the last
-    stage first, then to the ones before it.
+    stage first, then to the ones before it. No stage keeps more rows than are alive there.
 
     Args:
         family: the method's schedule as shares of N.
-        boundaries: where the stages act.
-        num_visual: N of this sample.
-        num_layers: decoder layers.
+        schedule: where the stages act and what they may keep.
         budget: share of N, in (0, 1].
         preset: counts to take if their mean fits the budget.
-        minimum: fewest rows that a stage may keep.
-        merged_for: gives the merged rows of every stage where they follow from the kept ones; None takes the family's.
 
     Returns:
         (kept, merged) rows per stage.
@@ -156,14 +266,11 @@ def solve_counts(
     Raises:
         BudgetError: no schedule of the family has that mean; the message gives the feasible range.
     """
+    num_visual, minimum, merged_for = schedule.num_visual, schedule.minimum, schedule.merged_for
     if num_visual < minimum:
         raise BudgetError(f"{num_visual} visual tokens: a stage keeps at least {minimum}")
     target = budget * num_visual
-
-    def mean(counts: Sequence[StageRows]) -> float:
-        return mean_rows(boundaries, [kept + merged for kept, merged in counts], num_visual, num_layers)
-
-    if preset is not None and abs(mean(preset) - target) <= 0.5:
+    if preset is not None and abs(schedule.mean(preset) - target) <= 0.5:
         return tuple(preset)
 
     def counts_at(x: float) -> list[tuple[float, float]]:
@@ -176,41 +283,54 @@ def solve_counts(
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if mean(counts_at(middle)) < target else (low, middle)
-    counts: list[tuple[int, int]] = []
-    for kept_share, merged_share in counts_at(high):
-        kept = min(max(round(kept_share), minimum), num_visual)
-        counts.append((kept, min(max(round(merged_share), 0), num_visual - kept)))
-    _settle(counts, boundaries, num_visual, num_layers, target, minimum, merged_for)
-    if abs(mean(counts) - target) > 0.5:
-        least = [minimum] * len(boundaries)
-        merged = [0] * len(least) if merged_for is None else merged_for(num_visual, least)
-        floor = mean(list(zip(least, merged, strict=True)))
+        low, high = (middle, high) if schedule.mean(counts_at(middle)) < target else (low, middle)
+    rounded = [(min(max(round(kept), minimum), num_visual), round(merged)) for kept, merged in counts_at(high)]
+    rounded = [(kept, min(max(merged, 0), num_visual - kept)) for kept, merged in rounded]
+    counts = _settled(schedule, schedule.within_rows(rounded), target)
+    if abs(schedule.mean(counts) - target) > 0.5:
+        floor = schedule.mean(schedule.least)
         raise BudgetError(
             f"budget={budget:.4g} of {num_visual} visual tokens ({target:.1f} per layer on average): feasible with "
-            f"edits after layers {list(boundaries)} of {num_layers} is {floor:.1f} to {num_visual} tokens "
-            f"(budget {floor / num_visual:.4g} to 1)"
+            f"edits after layers {list(schedule.boundaries)} of {schedule.num_layers} is {floor:.1f} to {num_visual} "
+            f"tokens (budget {floor / num_visual:.4g} to 1)"
         )
     return tuple(counts)
 
 
-def _settle(
-    counts: list[tuple[int, int]],
-    boundaries: Sequence[int],
-    num_visual: int,
-    num_layers: int,
-    target: float,
-    minimum: int,
-    merged_for: MergedRule | None,
-) -> None:
-    """Moves kept counts, last stage first, until the mean is as near to the target as whole tokens allow."""
-    edges = [*boundaries, num_layers]
-    for stage in [*reversed(range(len(counts))), len(counts) - 1]:
-        rows = [kept + merged for kept, merged in counts]
-        missing = (target - mean_rows(boundaries, rows, num_visual, num_layers)) * num_layers
-        kept, merged = counts[stage]
-        wanted = kept + round(missing / (edges[stage + 1] - edges[stage]))
-        counts[stage] = (min(max(wanted, minimum), num_visual - merged), merged)
-        if merged_for is not None:
-            whole = [kept for kept, _ in counts]
-            counts[:] = list(zip(whole, merged_for(num_visual, whole), strict=True))
+def _settled(schedule: Schedule, counts: list[tuple[int, int]], target: float) -> list[tuple[int, int]]:
+    """The counts, moved until the mean is as near to the target as whole tokens allow, last stage first.
+
+    A stage that is full, or down to its least, leaves the rest to the ones before it, which may make room for it: so
+    there are as many rounds as stages, and one more.
+    """
+    last = len(counts) - 1
+    for attempt in range(len(counts) + 1):
+        for stage in [*reversed(range(len(counts))), last]:
+            if attempt and schedule.merged_for is not None:
+                counts = _nearest(schedule, counts, stage, target)
+                continue
+            missing = (target - schedule.mean(counts)) * schedule.num_layers
+            kept, merged = counts[stage]
+            wanted = kept + round(missing / schedule.span(stage))
+            spared = max(schedule.minimum - wanted, 0) if attempt else 0  # merged rows go last
+            moved = (wanted, max(merged - spared, 0))
+            counts = schedule.within_rows([*counts[:stage], moved, *counts[stage + 1 :]])
+        if abs(schedule.mean(counts) - target) <= 0.5:
+            break
+    return counts
+
+
+def _nearest(schedule: Schedule, counts: list[tuple[int, int]], stage: int, target: float) -> list[tuple[int, int]]:
+    """The counts with another kept count at one stage, so that the mean is nearest to the target.
+
+    For merged rows that follow from the kept ones: a row more that is kept may be a row less that is merged, and then
+    a step by what is missing stands still. The mean never falls as more is kept.
+    """
+
+    def with_kept(kept: int) -> list[tuple[int, int]]:
+        return schedule.within_rows([*counts[:stage], (kept, 0), *counts[stage + 1 :]])
+
+    choices = range(schedule.minimum, rows_alive(counts, schedule.num_visual, schedule.rows_return)[stage] + 1)
+    above = bisect_left(choices, target, key=lambda kept: schedule.mean(with_kept(kept)))
+    around = [with_kept(choices[place]) for place in (above - 1, above) if 0 <= place < len(choices)]
+    return min(around, key=lambda found: abs(schedule.mean(found) - target))

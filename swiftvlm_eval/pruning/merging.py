@@ -24,6 +24,16 @@ class Groups(NamedTuple):
     members: Tensor  # int64, [R], group of each token
 
 
+@dataclass(frozen=True)
+class Bypass:
+    """The R waiting tokens, the groups in which they were merged, and the position ids of all N tokens."""
+
+    states: Tensor  # [R, D]
+    index: Tensor  # int64, [R], visual indices
+    groups: Groups
+    positions: Tensor  # [N]
+
+
 def choose_anchors(count: int, groups: int, rule: AnchorRule = "strided", scores: Tensor | None = None) -> Tensor:
     """Representatives of `groups` groups among `count` tokens given in order of position.
 

@@ -20,8 +20,10 @@ from swiftvlm_eval.pruning.budget import (
     BudgetError,
     Family,
     MergedRule,
+    Schedule,
     StageRows,
     check_boundaries,
+    rows_alive,
     scale_boundaries,
     solve_counts,
     through_presets,
@@ -375,7 +377,9 @@ class PruningMethod(ABC):
         """
         boundaries = self.boundaries(num_layers, budget, layers)
         counts = self.stage_counts(num_visual, num_layers, budget, boundaries)
-        scored_by = self.scored_by if isinstance(self.scored_by, tuple) else (self.scored_by,) * len(boundaries)
+        if not self.adaptive:
+            self.check_rows(counts, num_visual)
+        scored_by = self.scorers(len(boundaries))
         stages = [
             Stage(boundary, kept, merged, scorer, position == len(boundaries) - 1, budget)
             for position, (boundary, (kept, merged), scorer) in enumerate(
@@ -383,6 +387,35 @@ class PruningMethod(ABC):
             )
         ]
         return Plan(num_visual, num_layers, tuple(stages), adaptive=self.adaptive)
+
+    def scorers(self, num_stages: int) -> tuple[ScoreLayer | None, ...]:
+        """Whose layer scores each stage."""
+        return self.scored_by if isinstance(self.scored_by, tuple) else (self.scored_by,) * num_stages
+
+    @property
+    def rows_return(self) -> bool:
+        """Whether a token that has left the sequence may come back at a later stage.
+
+        If so, every stage chooses among all N tokens; else among the rows that the stage before it left, and counts
+        above these are refused.
+        """
+        return False
+
+    def check_rows(self, counts: Sequence[tuple[int, int]], num_visual: int) -> None:
+        """Refuses a plan that cannot be executed.
+
+        Raises:
+            ValueError: a stage would keep more rows than are alive there.
+        """
+        for stage, ((kept, _), alive) in enumerate(
+            zip(counts, rows_alive(counts, num_visual, self.rows_return), strict=True), 1
+        ):
+            if kept > alive:
+                given = [k for k, _ in counts] if self.counts is None else list(self.counts)
+                raise ValueError(
+                    f"counts={given}: stage {stage} keeps {kept} rows out of {alive}; allowed are counts that do not "
+                    f"exceed the rows left by the stage before, because {self.name} brings none back"
+                )
 
     @property
     def merges_rows(self) -> bool:
@@ -402,6 +435,13 @@ class PruningMethod(ABC):
         expected = len(self.layers_for(budget))
         if len(chosen) != expected:
             raise ValueError(f"layers={list(chosen)}: {self.name} has {expected} stages")
+        if self.default_layers == (0,) and tuple(chosen) != (0,):
+            raise ValueError(f"layers={list(chosen)}: {self.name} acts before the decoder; allowed is 0")
+        if chosen[0] == 0 and self.scorers(expected)[0] == "previous":
+            raise ValueError(
+                f"layers={list(chosen)}: {self.name} scores by the layer that has just run; allowed are boundaries "
+                f"from 1 to {num_layers - 1}"
+            )
         return check_boundaries(chosen, num_layers)
 
     def layers_for(self, budget: float | None) -> tuple[int, ...]:
@@ -414,19 +454,14 @@ class PruningMethod(ABC):
         """(kept, merged) rows per stage."""
         if self.counts is not None:
             return self.explicit_counts(num_visual, len(boundaries))
-        if budget is None or budget >= 1:
+        if budget is not None and budget >= 1:
             return ((num_visual, 0),) * len(boundaries)
         if self.schedule == "paper":
             return self.paper_counts(num_visual, budget)
-        return solve_counts(
-            self.family(budget),
-            boundaries,
-            num_visual,
-            num_layers,
-            budget,
-            preset=self.preset_counts(num_visual, budget),
-            merged_for=self.merged_rule(),
-        )
+        if budget is None:
+            return ((num_visual, 0),) * len(boundaries)
+        schedule = Schedule(boundaries, num_visual, num_layers, self.rows_return, self.merged_rule())
+        return solve_counts(self.family(budget), schedule, budget, self.preset_counts(num_visual, budget))
 
     def family(self, budget: float) -> Family:
         """The schedule family that the budget solver searches: the line through the presets, or equal stages."""
@@ -444,7 +479,7 @@ class PruningMethod(ABC):
         """Reads the option `counts`: what each stage keeps, followed by its merged rows where `counts_merged` says so.
 
         Raises:
-            ValueError: too few or too many counts, or one outside 0..N.
+            ValueError: too few or too many counts, one outside 0..N, or merged rows where none are made.
         """
         counts, merges = self.counts or (), self.counts_merged or (False,) * num_stages
         if len(counts) != num_stages + sum(merges):
@@ -452,9 +487,15 @@ class PruningMethod(ABC):
             raise ValueError(f"counts={list(counts)}: {self.name} takes {len(names)}, {':'.join(names)}")
         whole = iter([self.whole_count(count, num_visual, "counts") for count in counts])
         kept_and_merged = [(next(whole), next(whole) if both else 0) for both in merges]
+        if not self.merges_rows and any(merged for _, merged in kept_and_merged):
+            raise ValueError(f"counts={list(counts)}: {self.name} merges nothing here; allowed are 0 merged rows")
         if not any(merges):
             return self.with_merged(num_visual, [kept for kept, _ in kept_and_merged], [(0.0, 0.0)] * num_stages)
-        return tuple((kept, min(merged, num_visual - kept)) for kept, merged in kept_and_merged)
+        found: list[tuple[int, int]] = []
+        for kept, merged in kept_and_merged:  # more groups than rows to merge: every row is a group of its own
+            alive = rows_alive([*found, (0, 0)], num_visual, self.rows_return)[-1]
+            found.append((kept, min(merged, max(alive - kept, 0))))
+        return tuple(found)
 
     def whole_count(self, value: float, num_visual: int, option: str) -> int:
         """A count from an option: a share of N if below one, else tokens.
@@ -469,18 +510,19 @@ class PruningMethod(ABC):
             )
         return int(count)
 
-    def paper_counts(self, num_visual: int, budget: float) -> tuple[tuple[int, int], ...]:
+    def paper_counts(self, num_visual: int, budget: float | None) -> tuple[tuple[int, int], ...]:
         """The published counts of a named budget, as shares of N rounded to whole tokens, at least one kept.
 
         Raises:
-            BudgetError: the paper has no such budget; the message names those it has.
+            BudgetError: no budget, or one that the paper has not; the message names those it has.
         """
         presets = {**self.presets, **self.paper_presets}
-        counts = self.preset_counts(num_visual, budget, presets)
+        counts = None if budget is None else self.preset_counts(num_visual, budget, presets)
         if counts is None:
             known = ", ".join(f"{share:.4g}" for share in sorted(presets))
             reason = f"has paper schedules for the shares {known}" if known else "has no schedule=paper"
-            raise BudgetError(f"budget={budget:.4g}: {self.name} {reason}")
+            named = budget if budget is None else f"{budget:.4g}"
+            raise BudgetError(f"budget={named}: {self.name} {reason}")
         return counts
 
     def preset_counts(

@@ -21,8 +21,18 @@ def test_a_checkpoint_is_counted_with_its_own_visual_tokens() -> None:
 
 
 def test_a_budget_that_cannot_be_met_is_said_and_counts_as_failure() -> None:
-    status, output, _ = run("flops", "--methods", "swiftvlm", "--budgets", "2")
+    status, output, _ = run("flops", "--methods", "swiftvlm", "--budgets", "1%")
     assert status == 1 and "feasible" in output
+
+
+def test_a_count_is_read_for_576_visual_tokens_only() -> None:
+    status, output, _ = run("flops", "--methods", "random", "--budgets", "192, 192/576,33%", "--json")
+    assert status == 0
+    assert [row["mean_visual_tokens"] for row in json.loads(output)] == pytest.approx([192, 192, 190.08], abs=0.5)
+    for model in (["--visual-tokens", "2880"], ["--model", "demo"]):
+        status, _, said = run("flops", "--methods", "random", "--budgets", "192", *model)
+        assert status == 1 and "budget='192': allowed is a share" in said and "640/2880" in said
+    assert run("flops", "--methods", "random", "--budgets", "640/2880", "--visual-tokens", "2880")[0] == 0
 
 
 @pytest.mark.parametrize("shape", ["10,10,10,3", "64,64,4,4,3", "12,64,4,4"])

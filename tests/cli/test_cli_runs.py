@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from command_line import run
 from fake_runs import description, samples_of, write_run
+from llava.tiny_checkpoint import in_memory
 
-from swiftvlm_eval.cli.runs import forget
+from swiftvlm_eval.cli.runs import forget, say_budgets
 from swiftvlm_eval.results import import_run, write_record
 
 
@@ -53,6 +54,9 @@ def test_a_folder_that_cannot_be_made_is_named_before_any_work(tmp_path: Path, c
         ("--seeds", "", "seeds='': allowed are"),
         ("--tasks", " , ", "tasks=' , ': names at least one"),
         ("--budgets", "nan", "budget='nan'"),
+        ("--budgets", "1/3,1e10000000", "budget='1e10000000'"),
+        ("--budgets", "1.5", "is a slip"),
+        ("--budgets", "2880/640", "more than the whole"),
         ("--methods", "", "methods='': allowed are all"),
     ],
 )
@@ -61,6 +65,30 @@ def test_a_bad_option_is_named_before_the_model_is_loaded(
 ) -> None:
     status, _, output = run("sweep", "--model", str(tmp_path / "none"), "--out", str(tmp_path / "out"), option, value)
     assert status == 1 and message in output
+
+
+@pytest.mark.parametrize(("family", "why"), [("llava15", "images are 16"), ("llava_next", "depend on the image")])
+def test_a_count_for_another_family_is_refused_before_weights_are_read(tmp_path: Path, family: str, why: str) -> None:
+    in_memory(family, grid=4, layers=12).model.config.save_pretrained(tmp_path / "model")  # a config and nothing else
+    options = ("--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--methods", "fastv")
+    status, _, output = run("sweep", *options, "--budgets", "1/3,192")
+    assert status == 1 and "budget='192': allowed is a share" in output and why in output and "640/2880" in output
+
+
+def test_the_demo_refuses_counts_for_576_tokens(tmp_path: Path) -> None:
+    status, _, output = run("demo", "--out", str(tmp_path), "--budgets", "192")
+    assert status == 1 and "budget='192': allowed is a share" in output and "images are 144" in output
+
+
+def test_budgets_are_said_once_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    say_budgets(["1/3", "50%", "1"], 144)
+    say_budgets(["640/2880"], None)
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "budget 1/3: 0.3333 (48.0 of 144 visual tokens a layer on average)",
+        "budget 50%: 0.5 (72.0 of 144 visual tokens a layer on average)",
+        "budget 640/2880: 0.2222 (of each image's own visual tokens, a layer on average)",
+    ]
 
 
 def test_generated_data_is_where_it_was_asked_for(tmp_path: Path) -> None:

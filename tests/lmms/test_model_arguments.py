@@ -37,10 +37,35 @@ def test_method_wins_over_the_name() -> None:
 
 
 def test_options_reach_the_method_as_typed_on_the_command_line() -> None:
-    model = make_model("fastv", budget="192", layers="3", scope="visual", batch_size="2")
+    model = make_model("fastv", budget="1/3", layers="3", scope="visual", batch_size="2")
     assert model.budget == pytest.approx(1 / 3)
     assert model.batch_size == 2
     assert model.description["options"] == {"layers": (3,), "counts": None, "schedule": "exact", "scope": "visual"}
+
+
+def test_a_count_is_read_where_every_image_has_576_visual_tokens(log: list[str]) -> None:
+    own = checkpoint(grid=24, layers=5)
+    assert make_model("fastv", own=own, budget=192).budget == pytest.approx(1 / 3)
+    (line,) = [line for line in log if "budget" in line]
+    assert "budget 0.3333 (192.0 of 576 visual tokens a layer on average)" in line
+
+
+@pytest.mark.parametrize(("budget", "share"), [("33%", 0.33), ("640/2880", 2 / 9), ("1/3", 1 / 3), (0.25, 0.25)])
+def test_shares_are_read_for_llava_next_and_said_once(budget: Any, share: float, log: list[str]) -> None:
+    assert make_model("fastv", family="llava_next", budget=budget).budget == pytest.approx(share)
+    (line,) = [line for line in log if "budget" in line]
+    assert f"budget {share:.4g} (of each image's own visual tokens, a layer on average)" in line
+
+
+def test_a_count_for_llava_next_is_found_before_a_checkpoint_is_loaded() -> None:
+    with pytest.raises(ValueError, match="budget=192: allowed is a share"):
+        SwiftvlmLlavaNext(pretrained="./nowhere", device="cpu", budget=192)
+
+
+def test_a_count_for_other_images_is_found_before_weights_are_read(tmp_path: Path) -> None:
+    checkpoint().model.config.save_pretrained(tmp_path)  # a config and nothing else
+    with pytest.raises(ValueError, match="budget=192: .*images are 16"):
+        SwiftvlmLlava(pretrained=str(tmp_path), device="cpu", budget=192)
 
 
 def test_vanilla_has_no_budget_but_the_whole() -> None:
@@ -57,8 +82,14 @@ def test_other_arguments_of_lmms_eval_are_taken() -> None:
         ({"method": "fastvv"}, r"method='fastvv': unknown; allowed are .*swiftvlm.*Did you mean 'fastv'"),
         ({"method": "fastv", "colour": "red"}, r"option colour='red': fastv has no such option; allowed are .*scope"),
         ({"method": "fastv", "scope": "some"}, r"option scope='some' of fastv: .*'all' or 'visual'"),
-        ({"budget": "0"}, r"budget='0': allowed is a share .*or a count in \(1, 576\]"),
-        ({"budget": 577}, r"budget=577: allowed is a share"),
+        ({"budget": "0"}, r"budget='0': allowed is a share"),
+        ({"budget": 577}, r"budget=577: allowed is a share .*577 is more than 576"),
+        ({"budget": 1.5}, r"budget=1.5: allowed is a share .*is a slip"),
+        ({"budget": True}, r"budget=True: allowed is a share"),
+        ({"budget": "2880/640"}, r"budget='2880/640': .*more than the whole"),
+        # 16 visual tokens an image
+        ({"budget": 192}, r"budget=192: .*1/3.*640/2880.*the visual tokens of this model's images are 16"),
+        ({"budget": "192", "family": "llava_next"}, r"budget='192': .*640/2880.*images depend on the image"),
         ({"budget": "many"}, r"budget='many': allowed is a share"),
         ({"batch_size": "0"}, r"batch_size='0': allowed are whole numbers from 1"),
         ({"batch_size": "auto"}, r"batch_size='auto': allowed are whole numbers from 1"),

@@ -80,7 +80,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Oracle]] = {
     ),
     "feather-union": (
         "feather",
-        {"layers": (4, 8), "mode": "union", "budget": 192},
+        {"layers": (4, 8), "mode": "union", "budget": "1/3"},
         lambda m, i, g: feather.feather_union(m, i, g, boundaries=(4, 8), keep_ratio=0.3, stride=3),
     ),
     "sparsevlm": (

@@ -57,8 +57,8 @@ class PDrop(PruningMethod):
 
     @staticmethod
     def to_tokens(amount: float) -> int:
-        """Truncated, as in the authors' code."""
-        return int(amount + 1e-9)
+        """Truncated as in the authors' code, binary fractions included: 0.29 of 100 tokens are 28."""
+        return int(amount)
 
     def select(self, signals: Signals) -> RowEdit:
         """Keeps the `stage.kept` most attended of the surviving rows."""

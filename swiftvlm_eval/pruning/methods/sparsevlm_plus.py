@@ -33,6 +33,7 @@ class SparseVLMPlus(PruningMethod):
     default_layers: ClassVar[tuple[int, ...]] = (3, 7, 16)
     presets: ClassVar = {
         64 / 576: kept_shares(66, 34, 20),
+        96 / 576: kept_shares(246, 54, 28),
         128 / 576: kept_shares(238, 108, 60),
         192 / 576: kept_shares(300, 200, 118),
     }

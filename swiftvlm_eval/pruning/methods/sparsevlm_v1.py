@@ -87,6 +87,6 @@ class SparseVLMv1(PruningMethod):
         rule = self.scale_and_bias(signals.stage.budget)
         if rule is None or rank >= rows:
             return signals.keep_all(weights)
-        count = max(1, min(int(rank * rule[0] + rule[1]), rows - 1))
+        count = min(int(rank * rule[0] + rule[1]), rows - 1)
         order = ranking(matrix.mean(dim=0))
         return signals.keep(order[:count].sort().values, weights, appended=recycle(signals.states, order[count:]))

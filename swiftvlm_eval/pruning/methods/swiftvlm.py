@@ -18,19 +18,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from swiftvlm_eval.pruning.merging import AnchorRule, Groups, MergedPosition, choose_anchors, merge_by_anchors
+from swiftvlm_eval.pruning.merging import AnchorRule, Bypass, Groups, MergedPosition, choose_anchors, merge_by_anchors
 from swiftvlm_eval.pruning.method import Plan, PruningMethod, RowEdit, Scope, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import top_k
-
-
-@dataclass(frozen=True)
-class Bypass:
-    """The R waiting tokens, the groups in which they were merged, and the position ids of all N tokens."""
-
-    states: Tensor  # [R, D]
-    index: Tensor  # int64, [R], visual indices
-    groups: Groups
-    positions: Tensor  # [N]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +100,11 @@ class SwiftVLM(PruningMethod):
     def merges_rows(self) -> bool:
         """The option `merge`."""
         return self.merge
+
+    @property
+    def rows_return(self) -> bool:
+        """Tokens on the bypass may; without merged rows there is no bypass."""
+        return self.merge and self.bypass
 
     def overhead_flops(self, plan: Plan, hidden_size: int) -> dict[str, float]:
         """The paper's F_o: merging at the first two stages, scoring at the two that look at all N tokens again."""
