@@ -10,13 +10,14 @@ from swiftvlm_eval.leaderboard.assemble import assemble
 from swiftvlm_eval.leaderboard.board import Board
 from swiftvlm_eval.leaderboard.entries import admit, group_entries
 from swiftvlm_eval.leaderboard.export import board_csv, board_json, problem_lines
+from swiftvlm_eval.leaderboard.folder import replace_pages
 from swiftvlm_eval.leaderboard.html import Picture, html_page
 from swiftvlm_eval.leaderboard.markdown import board_page, index_page
 from swiftvlm_eval.leaderboard.plots import board_pictures, render
 from swiftvlm_eval.leaderboard.published import load_published, published_board
 from swiftvlm_eval.leaderboard.versus import PAGE, TITLE, compare, versus_csv, versus_page
 from swiftvlm_eval.results.benchmarks import BenchmarkTable, shipped_benchmarks
-from swiftvlm_eval.results.store import Problem, load_records, make_folder, write_atomically
+from swiftvlm_eval.results.store import Problem, load_records
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def build(
         reasons = "; ".join(problem_lines(problems)) or "no run records or lmms-eval results files found"
         raise ValueError(f"nothing to show: {reasons}")
     files = pages(boards, papers, problem_lines(problems))
-    return BuildReport(tuple(boards), write_files(out, files), tuple(problems))
+    return BuildReport(tuple(boards), replace_pages(out, files), tuple(problems))
 
 
 def collect(
@@ -131,15 +132,3 @@ def versus_files(papers: Sequence[Board], boards: Sequence[Board]) -> dict[str, 
         PAGE: versus_page(papers, comparisons).encode(),
         PAGE.replace(".md", ".csv"): versus_csv(comparisons).encode(),
     }
-
-
-def write_files(out: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
-    """Writes files into a folder, each atomically; returns their paths, sorted.
-
-    Raises:
-        ValueError: The folder cannot be made.
-    """
-    make_folder(out)
-    for name, content in sorted(files.items()):
-        write_atomically(out / name, content)
-    return tuple(out / name for name in sorted(files))
