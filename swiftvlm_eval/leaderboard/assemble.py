@@ -9,12 +9,12 @@ from swiftvlm_eval.leaderboard.caption import board_caption, board_slug, board_t
 from swiftvlm_eval.leaderboard.columns import column_table
 from swiftvlm_eval.leaderboard.entries import Entry, comparable
 from swiftvlm_eval.leaderboard.evidence import Evidence, gather
+from swiftvlm_eval.leaderboard.names import page_names, tidy_board, tidy_sections
 from swiftvlm_eval.leaderboard.rows import Setting, sections
 from swiftvlm_eval.leaderboard.scores import ColumnScores, Resampling, column_scores, with_intervals
 from swiftvlm_eval.leaderboard.timing import Times
 from swiftvlm_eval.results.benchmarks import BenchmarkTable, Group
 from swiftvlm_eval.results.record import RunRecord
-from swiftvlm_eval.results.statistics import seed_of
 from swiftvlm_eval.results.store import Problem
 
 
@@ -46,9 +46,9 @@ def _slugs(records: Mapping[str, RunRecord]) -> dict[str, str]:
     """Names boards by their model, with as much of the setting as tells them apart."""
     slugs = {setting: board_slug(record, full=False) for setting, record in records.items()}
     counts = Counter(slugs.values())
-    slugs = {key: board_slug(records[key], full=True) if counts[slug] > 1 else slug for key, slug in slugs.items()}
-    counts = Counter(slugs.values())
-    return {key: f"{slug}-{seed_of(key):08x}" if counts[slug] > 1 else slug for key, slug in slugs.items()}
+    return page_names(
+        {key: board_slug(records[key], full=True) if counts[slug] > 1 else slug for key, slug in slugs.items()}
+    )
 
 
 def _board(
@@ -74,7 +74,7 @@ def _board(
     else:
         files = ", ".join(sorted({run.path.name for entry in entries for run in entry.runs}))
         problems.append(Problem(files, "no vanilla run of the same model and setting: no relative figures"))
-    made = sections(parts)
+    made = tidy_sections(sections(parts))
     intervals = {key for key, cells in parts.cells.items() if any(cell.low is not None for cell in cells.values())}
     board = Board(
         slug=slug,
@@ -88,7 +88,7 @@ def _board(
         pretrained=entries[0].record.model.pretrained,
         limited=any(run.record.status in ("limited", "partial") for entry in entries for run in entry.runs),
     )
-    return board, problems
+    return tidy_board(board), problems
 
 
 def _unknown_tasks(entries: Sequence[Entry], known: set[str]) -> list[Problem]:

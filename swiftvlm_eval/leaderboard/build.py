@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from swiftvlm_eval.leaderboard.assemble import assemble
 from swiftvlm_eval.leaderboard.board import Board
 from swiftvlm_eval.leaderboard.entries import admit, group_entries
-from swiftvlm_eval.leaderboard.export import board_csv, board_json, problem_lines
+from swiftvlm_eval.leaderboard.export import board_csv, board_json, problem_lines, problem_lists
 from swiftvlm_eval.leaderboard.folder import replace_pages
 from swiftvlm_eval.leaderboard.html import Picture, html_page
 from swiftvlm_eval.leaderboard.markdown import board_page, index_page
+from swiftvlm_eval.leaderboard.names import tidy_problems
 from swiftvlm_eval.leaderboard.plots import board_pictures, render
 from swiftvlm_eval.leaderboard.published import load_published, published_board
 from swiftvlm_eval.leaderboard.versus import PAGE, TITLE, compare, versus_csv, versus_page
@@ -65,7 +66,7 @@ def build(
     if not boards and (given or not papers):
         reasons = "; ".join(problem_lines(problems)) or "no run records or lmms-eval results files found"
         raise ValueError(f"nothing to show: {reasons}")
-    files = pages(boards, papers, problem_lines(problems))
+    files = pages(boards, papers, problems)
     return BuildReport(tuple(boards), replace_pages(out, files), tuple(problems))
 
 
@@ -83,16 +84,16 @@ def collect(
     admitted, refused = admit(runs, include_limited)
     entries, repeated = group_entries(admitted)
     boards, found = assemble(entries, table)
-    return boards, [*unreadable, *refused, *repeated, *found]
+    return boards, tidy_problems([*unreadable, *refused, *repeated, *found])
 
 
-def pages(boards: Sequence[Board], papers: Sequence[Board], lines: Sequence[str]) -> dict[str, bytes]:
+def pages(boards: Sequence[Board], papers: Sequence[Board], problems: Sequence[Problem]) -> dict[str, bytes]:
     """Returns every file of a leaderboard folder by name.
 
     Args:
         boards: Measured boards.
         papers: Boards of published numbers.
-        lines: What was left out.
+        problems: What was refused or left out.
     """
     files: dict[str, bytes] = {}
     inside: dict[str, list[Picture]] = {}
@@ -105,8 +106,8 @@ def pages(boards: Sequence[Board], papers: Sequence[Board], lines: Sequence[str]
     if papers:
         files |= versus_files(papers, [board for board in boards if not board.limited])
         others = {PAGE: TITLE}
-    files["index.md"] = index_page(boards, papers, others, lines).encode()
-    files["index.html"] = html_page([*boards, *papers], inside, lines).encode()
+    files["index.md"] = index_page(boards, papers, others, problem_lists(problems)).encode()
+    files["index.html"] = html_page([*boards, *papers], inside, problem_lists(problems)).encode()
     return files
 
 

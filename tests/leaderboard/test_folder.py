@@ -175,7 +175,9 @@ def test_a_killed_builder_leaves_a_whole_board_and_the_next_one_cleans_up(tmp_pa
     replace_pages(out, OLD)
     context = multiprocessing.get_context("fork")
     for _ in range(10):
-        builder = context.Process(target=_build_often, args=(out, "x", [f"p{i}" for i in range(30)], time.monotonic() + 60))
+        builder = context.Process(
+            target=_build_often, args=(out, "x", [f"p{i}" for i in range(30)], time.monotonic() + 60)
+        )
         builder.start()
         time.sleep(0.05)
         builder.kill()
@@ -209,7 +211,9 @@ def test_a_builder_killed_while_renaming_is_made_good_by_the_next(tmp_path: Path
         assert pages(out) == files and no_rest(out)
 
 
-def test_the_out_folder_may_be_a_link_or_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_out_folder_may_be_a_link_or_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one_run(tmp_path / "in", "vanilla", RIGHT, run=description("vanilla"))
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
