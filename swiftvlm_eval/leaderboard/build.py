@@ -14,8 +14,9 @@ from swiftvlm_eval.leaderboard.folder import replace_pages
 from swiftvlm_eval.leaderboard.html import Picture, html_page
 from swiftvlm_eval.leaderboard.markdown import board_page, index_page
 from swiftvlm_eval.leaderboard.names import tidy_problems
+from swiftvlm_eval.leaderboard.paper_table import load_published
 from swiftvlm_eval.leaderboard.plots import board_pictures, render
-from swiftvlm_eval.leaderboard.published import load_published, published_board
+from swiftvlm_eval.leaderboard.published import Paper, published_boards
 from swiftvlm_eval.leaderboard.versus import PAGE, TITLE, compare, versus_csv, versus_page
 from swiftvlm_eval.results.benchmarks import BenchmarkTable, shipped_benchmarks
 from swiftvlm_eval.results.store import Problem, load_records
@@ -60,7 +61,7 @@ def build(
             says why.
     """
     table = benchmarks or shipped_benchmarks()
-    papers = [published_board(load_published(path, table), table) for path in sorted(published)]
+    papers = published_boards([load_published(path, table) for path in sorted(published)], table)
     given = list(inputs)
     boards, problems = collect(given, table, include_limited=include_limited)
     if not boards and (given or not papers):
@@ -87,17 +88,18 @@ def collect(
     return boards, tidy_problems([*unreadable, *refused, *repeated, *found])
 
 
-def pages(boards: Sequence[Board], papers: Sequence[Board], problems: Sequence[Problem]) -> dict[str, bytes]:
+def pages(boards: Sequence[Board], papers: Sequence[Paper], problems: Sequence[Problem]) -> dict[str, bytes]:
     """Returns every file of a leaderboard folder by name.
 
     Args:
         boards: Measured boards.
-        papers: Boards of published numbers.
+        papers: Published tables with their boards.
         problems: What was refused or left out.
     """
     files: dict[str, bytes] = {}
     inside: dict[str, list[Picture]] = {}
-    for board in [*boards, *papers]:
+    printed = [paper.board for paper in papers]
+    for board in [*boards, *printed]:
         drawn = board_pictures(board)
         own = board_files(board, drawn)
         inside[board.slug] = [Picture.of(text, own[f"{stem}.svg"]) for stem, (text, _) in drawn.items()]
@@ -106,8 +108,8 @@ def pages(boards: Sequence[Board], papers: Sequence[Board], problems: Sequence[P
     if papers:
         files |= versus_files(papers, [board for board in boards if not board.limited])
         others = {PAGE: TITLE}
-    files["index.md"] = index_page(boards, papers, others, problem_lists(problems)).encode()
-    files["index.html"] = html_page([*boards, *papers], inside, problem_lists(problems)).encode()
+    files["index.md"] = index_page(boards, printed, others, problem_lists(problems)).encode()
+    files["index.html"] = html_page([*boards, *printed], inside, problem_lists(problems)).encode()
     return files
 
 
@@ -126,7 +128,7 @@ def board_files(board: Board, drawn: Mapping[str, tuple[str, Figure]]) -> dict[s
     }
 
 
-def versus_files(papers: Sequence[Board], boards: Sequence[Board]) -> dict[str, bytes]:
+def versus_files(papers: Sequence[Paper], boards: Sequence[Board]) -> dict[str, bytes]:
     """Returns the page and the CSV that set published numbers beside ours."""
     comparisons = [each for paper in papers for each in compare(paper, boards)]
     return {

@@ -58,7 +58,7 @@ def _replace(out: Path, files: Mapping[str, bytes]) -> None:
         for name, content in files.items():
             _write(staging / name, content)
         _list(staging / MANIFEST, files)
-        # The first list holds both: a builder that is killed half-way leaves no page that the next one takes for foreign.
+        # The first list holds both: what a builder leaves that is killed half-way is not foreign to the next one.
         _list(staging / _BOTH, ours | set(files))
         _swap(out, staging, files, ours - set(files))
     finally:

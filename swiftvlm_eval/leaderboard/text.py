@@ -29,7 +29,7 @@ def plain(text: str) -> str:
 
 
 def shown_name(text: str, limit: int = LONGEST_NAME) -> str:
-    """Returns a name fit to be shown; one that had to be changed or cut ends in a hash, so that none passes for another.
+    """Returns a name fit to be shown; one that was changed or cut ends in a hash, so that none passes for another.
 
     Args:
         text: A name from a record.

@@ -1,7 +1,7 @@
 """What a stored number or value may be: finite, of a believable size, and JSON that every reader understands.
 
-Python's `json` reads and writes `NaN` and `Infinity`, which are no JSON: one of them in a record would end the script of
-the HTML page. Sizes are bounded far outside of anything measured, so that no sum or ratio of them overflows.
+Python's `json` reads and writes `NaN` and `Infinity`, which are no JSON: one of them in a record would end the script
+of the HTML page. Sizes are bounded far outside of anything measured, so that no sum or ratio of them overflows.
 """
 
 import json
