@@ -8,7 +8,7 @@ part of the number.
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 import pandas as pd
 from scipy import stats
@@ -236,9 +236,8 @@ def _apart_score(each: Comparison, title: str, digits: int) -> str:
 def versus_csv(comparisons: Iterable[Comparison]) -> str:
     """Returns one line a published score."""
     texts = ("method", "column", "metric", "our_row", "unlike")
-    inert = [
-        replace(each, **{name: spreadsheet(text) for name in texts if (text := getattr(each, name)) is not None})
-        for each in comparisons
-    ]
-    text: str = pd.DataFrame(inert).to_csv(index=False, float_format="%.10g", lineterminator="\n")
+    frame = pd.DataFrame([asdict(each) for each in comparisons], columns=[field.name for field in fields(Comparison)])
+    for name in texts:
+        frame[name] = [spreadsheet(value) if isinstance(value, str) else value for value in frame[name]]
+    text: str = frame.to_csv(index=False, float_format="%.10g", lineterminator="\n")
     return text
