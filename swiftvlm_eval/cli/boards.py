@@ -61,7 +61,8 @@ def leaderboard_command(
     except ValueError as error:
         fail(error)
     for problem in report.problems:
-        errors.print(f"[yellow]left out or noted[/] {escape(problem.file)}: {escape(problem.reason)}", soft_wrap=True)
+        kind = "[red]refused[/]" if problem.refused else "[yellow]left out or noted[/]"
+        errors.print(f"{kind} {escape(problem.file)}: {escape(problem.reason)}", soft_wrap=True)
     for board in report.boards:
         print_whole(board_table(board))
     for path in report.files:
@@ -96,6 +97,8 @@ def records_command(
     themselves. `?` stands for documents that nothing counted, because there is no per-sample file.
     Exit status 1 if a file is broken or not a record.
     """
+    from swiftvlm_eval.leaderboard.names import tidy_problems
+    from swiftvlm_eval.leaderboard.text import plain, shown_name
     from swiftvlm_eval.results import load_records
 
     try:
@@ -112,16 +115,19 @@ def records_command(
             for name, task in sorted(record.tasks.items())
         )
         budget = "-" if record.method.budget is None else f"{100 * record.method.budget:.1f} %"
-        name = record.method.name or record.model.lmms_eval_model
-        cells = (run.path.name, record.model.pretrained or "-", name, budget, documents, record.status)
-        table.add_row(*(escape(cell) for cell in cells), escape("; ".join(record.status_reasons)))
+        name = shown_name(record.method.name or record.model.lmms_eval_model)
+        model = shown_name(record.model.pretrained or "-")
+        cells = (run.path.name, model, name, budget, documents, record.status, "; ".join(record.status_reasons))
+        table.add_row(*(escape(plain(cell)) for cell in cells))
     if runs:
         print_whole(table)
-    unfinished = sorted(path for folder in inputs for path in folder.rglob("partial/*.jsonl"))
+    unfinished = sorted(path for folder in inputs for path in folder.rglob("partial/*.jsonl") if path.is_file())
     for path in unfinished:
         answers = len(path.read_bytes().splitlines())
-        console.print(f"unfinished {escape(path.stem)}: {answers} answers stored; the same sweep goes on from there")
-    for problem in problems:
+        console.print(
+            f"unfinished {escape(plain(path.stem))}: {answers} answers stored; the same sweep goes on from there"
+        )
+    for problem in tidy_problems(problems):
         errors.print(f"[red]refused[/] {escape(problem.file)}: {escape(problem.reason)}", soft_wrap=True)
     if not (runs or unfinished or problems):
         fail(ValueError(f"{', '.join(map(str, inputs))}: neither records nor output of lmms-eval"))

@@ -29,8 +29,9 @@ def print_whole(table: Table) -> None:
 
 
 def fail(error: Exception) -> NoReturn:
-    """Prints one clear message and ends with status 1."""
-    errors.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True)
+    """Prints one clear message and ends with status 1; what it quotes (a file's name) controls no terminal."""
+    text = "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in str(error))
+    errors.print(f"[red]error[/] {escape(text)}", soft_wrap=True)
     raise typer.Exit(1)
 
 

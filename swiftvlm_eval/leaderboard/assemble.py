@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from swiftvlm_eval.leaderboard.board import Board, Section
 from swiftvlm_eval.leaderboard.caption import board_caption, board_slug, board_title
-from swiftvlm_eval.leaderboard.columns import column_table
 from swiftvlm_eval.leaderboard.entries import Entry, comparable
 from swiftvlm_eval.leaderboard.evidence import Evidence, gather
+from swiftvlm_eval.leaderboard.means import mean_members
+from swiftvlm_eval.leaderboard.names import page_names, tidy_board, tidy_sections
 from swiftvlm_eval.leaderboard.rows import Setting, sections
 from swiftvlm_eval.leaderboard.scores import ColumnScores, Resampling, column_scores, with_intervals
 from swiftvlm_eval.leaderboard.timing import Times
-from swiftvlm_eval.results.benchmarks import BenchmarkTable, Group
+from swiftvlm_eval.results.benchmarks import BenchmarkTable
 from swiftvlm_eval.results.record import RunRecord
-from swiftvlm_eval.results.statistics import seed_of
 from swiftvlm_eval.results.store import Problem
 
 
@@ -46,9 +46,9 @@ def _slugs(records: Mapping[str, RunRecord]) -> dict[str, str]:
     """Names boards by their model, with as much of the setting as tells them apart."""
     slugs = {setting: board_slug(record, full=False) for setting, record in records.items()}
     counts = Counter(slugs.values())
-    slugs = {key: board_slug(records[key], full=True) if counts[slug] > 1 else slug for key, slug in slugs.items()}
-    counts = Counter(slugs.values())
-    return {key: f"{slug}-{seed_of(key):08x}" if counts[slug] > 1 else slug for key, slug in slugs.items()}
+    return page_names(
+        {key: board_slug(records[key], full=True) if counts[slug] > 1 else slug for key, slug in slugs.items()}
+    )
 
 
 def _board(
@@ -68,13 +68,13 @@ def _board(
             columns.append(column)
     if not columns:
         return None, problems
-    parts = _prepared(entries, columns, evidence)
+    parts = _prepared(entries, columns, evidence, table)
     if parts.vanilla is not None:
         problems.extend(_without_ratio(entries, columns))
     else:
         files = ", ".join(sorted({run.path.name for entry in entries for run in entry.runs}))
         problems.append(Problem(files, "no vanilla run of the same model and setting: no relative figures"))
-    made = sections(parts)
+    made = tidy_sections(sections(parts))
     intervals = {key for key, cells in parts.cells.items() if any(cell.low is not None for cell in cells.values())}
     board = Board(
         slug=slug,
@@ -88,7 +88,7 @@ def _board(
         pretrained=entries[0].record.model.pretrained,
         limited=any(run.record.status in ("limited", "partial") for entry in entries for run in entry.runs),
     )
-    return board, problems
+    return tidy_board(board), problems
 
 
 def _unknown_tasks(entries: Sequence[Entry], known: set[str]) -> list[Problem]:
@@ -110,12 +110,10 @@ def _without_ratio(entries: Sequence[Entry], columns: Sequence[ColumnScores]) ->
     return [Problem(files, f"{task}: vanilla {reason}: no percentages") for task, reason in reasons.items()]
 
 
-def _prepared(entries: Sequence[Entry], columns: Sequence[ColumnScores], evidence: Evidence) -> Setting:
+def _prepared(
+    entries: Sequence[Entry], columns: Sequence[ColumnScores], evidence: Evidence, table: BenchmarkTable
+) -> Setting:
     """Draws the bootstrap distributions; a group mean is taken over the columns that have ratios to vanilla."""
-    groups: dict[Group, tuple[str, ...]] = {
-        group: tuple(each.benchmark.key for each in columns if each.benchmark.group == group and each.vanilla_score)
-        for group in column_table().groups
-    }
     resampling = Resampling(columns)
     times: dict[str, dict[str, Times]] = defaultdict(dict)
     for column in columns:
@@ -124,7 +122,9 @@ def _prepared(entries: Sequence[Entry], columns: Sequence[ColumnScores], evidenc
     return Setting(
         entries=[entry for entry in entries if entry.key in times],
         columns=columns,
-        groups={group: keys for group, keys in groups.items() if keys},
+        groups=mean_members(
+            {each.benchmark.key: each.benchmark.group for each in columns if each.vanilla_score}, table
+        ),
         resampling=resampling,
         cells={column.benchmark.key: with_intervals(column, resampling) for column in columns},
         times=times,

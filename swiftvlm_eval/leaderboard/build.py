@@ -9,14 +9,17 @@ from matplotlib.figure import Figure
 from swiftvlm_eval.leaderboard.assemble import assemble
 from swiftvlm_eval.leaderboard.board import Board
 from swiftvlm_eval.leaderboard.entries import admit, group_entries
-from swiftvlm_eval.leaderboard.export import board_csv, board_json, problem_lines
+from swiftvlm_eval.leaderboard.export import board_csv, board_json, problem_lines, problem_lists
+from swiftvlm_eval.leaderboard.folder import replace_pages
 from swiftvlm_eval.leaderboard.html import Picture, html_page
 from swiftvlm_eval.leaderboard.markdown import board_page, index_page
+from swiftvlm_eval.leaderboard.names import tidy_problems
+from swiftvlm_eval.leaderboard.paper_table import load_published
 from swiftvlm_eval.leaderboard.plots import board_pictures, render
-from swiftvlm_eval.leaderboard.published import load_published, published_board
+from swiftvlm_eval.leaderboard.published import Paper, published_boards
 from swiftvlm_eval.leaderboard.versus import PAGE, TITLE, compare, versus_csv, versus_page
 from swiftvlm_eval.results.benchmarks import BenchmarkTable, shipped_benchmarks
-from swiftvlm_eval.results.store import Problem, load_records, make_folder, write_atomically
+from swiftvlm_eval.results.store import Problem, load_records
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,14 @@ def build(
             says why.
     """
     table = benchmarks or shipped_benchmarks()
-    papers = [published_board(load_published(path, table), table) for path in sorted(published)]
+    papers = published_boards([load_published(path, table) for path in sorted(published)], table)
     given = list(inputs)
     boards, problems = collect(given, table, include_limited=include_limited)
     if not boards and (given or not papers):
         reasons = "; ".join(problem_lines(problems)) or "no run records or lmms-eval results files found"
         raise ValueError(f"nothing to show: {reasons}")
-    files = pages(boards, papers, problem_lines(problems))
-    return BuildReport(tuple(boards), write_files(out, files), tuple(problems))
+    files = pages(boards, papers, problems)
+    return BuildReport(tuple(boards), replace_pages(out, files), tuple(problems))
 
 
 def collect(
@@ -82,20 +85,21 @@ def collect(
     admitted, refused = admit(runs, include_limited)
     entries, repeated = group_entries(admitted)
     boards, found = assemble(entries, table)
-    return boards, [*unreadable, *refused, *repeated, *found]
+    return boards, tidy_problems([*unreadable, *refused, *repeated, *found])
 
 
-def pages(boards: Sequence[Board], papers: Sequence[Board], lines: Sequence[str]) -> dict[str, bytes]:
+def pages(boards: Sequence[Board], papers: Sequence[Paper], problems: Sequence[Problem]) -> dict[str, bytes]:
     """Returns every file of a leaderboard folder by name.
 
     Args:
         boards: Measured boards.
-        papers: Boards of published numbers.
-        lines: What was left out.
+        papers: Published tables with their boards.
+        problems: What was refused or left out.
     """
     files: dict[str, bytes] = {}
     inside: dict[str, list[Picture]] = {}
-    for board in [*boards, *papers]:
+    printed = [paper.board for paper in papers]
+    for board in [*boards, *printed]:
         drawn = board_pictures(board)
         own = board_files(board, drawn)
         inside[board.slug] = [Picture.of(text, own[f"{stem}.svg"]) for stem, (text, _) in drawn.items()]
@@ -104,8 +108,8 @@ def pages(boards: Sequence[Board], papers: Sequence[Board], lines: Sequence[str]
     if papers:
         files |= versus_files(papers, [board for board in boards if not board.limited])
         others = {PAGE: TITLE}
-    files["index.md"] = index_page(boards, papers, others, lines).encode()
-    files["index.html"] = html_page([*boards, *papers], inside, lines).encode()
+    files["index.md"] = index_page(boards, printed, others, problem_lists(problems)).encode()
+    files["index.html"] = html_page([*boards, *printed], inside, problem_lists(problems)).encode()
     return files
 
 
@@ -124,22 +128,10 @@ def board_files(board: Board, drawn: Mapping[str, tuple[str, Figure]]) -> dict[s
     }
 
 
-def versus_files(papers: Sequence[Board], boards: Sequence[Board]) -> dict[str, bytes]:
+def versus_files(papers: Sequence[Paper], boards: Sequence[Board]) -> dict[str, bytes]:
     """Returns the page and the CSV that set published numbers beside ours."""
     comparisons = [each for paper in papers for each in compare(paper, boards)]
     return {
         PAGE: versus_page(papers, comparisons).encode(),
         PAGE.replace(".md", ".csv"): versus_csv(comparisons).encode(),
     }
-
-
-def write_files(out: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
-    """Writes files into a folder, each atomically; returns their paths, sorted.
-
-    Raises:
-        ValueError: The folder cannot be made.
-    """
-    make_folder(out)
-    for name, content in sorted(files.items()):
-        write_atomically(out / name, content)
-    return tuple(out / name for name in sorted(files))

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from swiftvlm_eval.leaderboard.columns import column_table
 from swiftvlm_eval.leaderboard.entries import Entry
 from swiftvlm_eval.leaderboard.scores import ColumnScores
+from swiftvlm_eval.leaderboard.text import shown_name
 from swiftvlm_eval.results.benchmarks import Group
 from swiftvlm_eval.results.record import RunRecord
 
@@ -18,7 +19,7 @@ _DEMO_SENTENCE = (
 
 def board_title(record: RunRecord, setting: Mapping[str, object]) -> str:
     """Returns a heading; the demo model is never called LLaVA, and a limited setting says so."""
-    name = record.model.pretrained or record.model.lmms_eval_model
+    name = shown_name(record.model.pretrained or record.model.lmms_eval_model)
     title = "Demo model (synthetic scenes)" if name == DEMO else name
     limited = setting.get("limit") is not None or setting.get("offset")
     return f"{title}: limited runs, not the whole benchmarks" if limited else title

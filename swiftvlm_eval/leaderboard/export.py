@@ -55,12 +55,23 @@ def board_json(board: Board) -> str:
             {"title": section.title, "rows": [_row_json(row) for row in section.rows]} for section in board.sections
         ],
     }
-    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
 def _row_json(row: Row) -> dict[str, Any]:
     fields = asdict(replace(row, records=()))
     return {**fields, "records": [record.record_id for record in row.records]}
+
+
+def problem_lists(problems: Sequence[Problem]) -> dict[str, list[str]]:
+    """Returns `file: reason` lines by heading: what nothing was used of, then what was left out or must be known."""
+    lists = {
+        "Refused: these files could not be read, or hold what no run gives": [
+            each for each in problems if each.refused
+        ],
+        "Left out, or to be kept in mind": [each for each in problems if not each.refused],
+    }
+    return {heading: lines for heading, found in lists.items() if (lines := problem_lines(found))}
 
 
 def problem_lines(problems: Sequence[Problem]) -> list[str]:

@@ -43,7 +43,9 @@ class _BoardPart:
     pictures: Sequence[Picture]
 
 
-def html_page(boards: Sequence[Board], pictures: Mapping[str, Sequence[Picture]], problems: Sequence[str]) -> str:
+def html_page(
+    boards: Sequence[Board], pictures: Mapping[str, Sequence[Picture]], problems: Mapping[str, Sequence[str]]
+) -> str:
     """Returns the page.
 
     Everything from records is escaped by the template engine; the records themselves stand in a JSON block, whose
@@ -52,7 +54,7 @@ def html_page(boards: Sequence[Board], pictures: Mapping[str, Sequence[Picture]]
     Args:
         boards: Measured boards first, then published ones; they never share a table.
         pictures: Pictures by board slug.
-        problems: What was left out, one line each.
+        problems: What was refused or left out, one line each, by heading.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
@@ -61,6 +63,8 @@ def html_page(boards: Sequence[Board], pictures: Mapping[str, Sequence[Picture]]
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # What is no JSON would end the script; better no page than one that only looks whole.
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
     parts = [_part(board, pictures.get(board.slug, ())) for board in boards]
     records = {_record_key(board, row): _record(board, row) for board in boards for row in board.rows}
     return environment.get_template("page.html.j2").render(pages=parts, records=records, problems=problems)

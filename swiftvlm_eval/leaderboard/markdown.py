@@ -77,7 +77,10 @@ def table(header: Sequence[str], body: Sequence[Sequence[str]], names: int = 1) 
 
 
 def index_page(
-    boards: Sequence[Board], published: Sequence[Board], other: Mapping[str, str], lines: Sequence[str]
+    boards: Sequence[Board],
+    published: Sequence[Board],
+    other: Mapping[str, str],
+    problems: Mapping[str, Sequence[str]],
 ) -> str:
     """Returns the index page.
 
@@ -85,7 +88,7 @@ def index_page(
         boards: Measured boards.
         published: Boards of papers' numbers.
         other: Further pages, title by file name.
-        lines: What was left out, one line each.
+        problems: What was refused or left out, one line each, by heading.
     """
     page = ["# Leaderboards", "", "The same tables, sortable and with the run records: [index.html](index.html).", ""]
     page += ["Measured with swiftvlm-eval:", ""]
@@ -95,8 +98,8 @@ def index_page(
         page += [f"- [{markdown(board.title)}]({board.slug}.md)" for board in published]
     if other:
         page += ["", *(f"- [{markdown(title)}]({name})" for name, title in other.items())]
-    if lines:
-        page += ["", "## Left out, or to be kept in mind", "", *(f"- {markdown(line)}" for line in lines)]
+    for heading, lines in problems.items():
+        page += ["", f"## {heading}", "", *(f"- {markdown(line)}" for line in lines)]
     return "\n".join(page).rstrip() + "\n"
 
 

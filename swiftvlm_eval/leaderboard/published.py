@@ -4,139 +4,93 @@ They go through the same renderers as measured boards, with relative columns com
 row, and never share a ranking with measured rows.
 """
 
+import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from dataclasses import dataclass, replace
 
 from swiftvlm_eval.leaderboard.board import Board, Cell, Row, Section
 from swiftvlm_eval.leaderboard.columns import column_table
 from swiftvlm_eval.leaderboard.entries import VANILLA
+from swiftvlm_eval.leaderboard.means import mean_members
+from swiftvlm_eval.leaderboard.names import tidy_board
+from swiftvlm_eval.leaderboard.paper_table import FIGURES, PublishedRow, PublishedTable, printed_benchmark
+from swiftvlm_eval.leaderboard.rows import BUDGET_DIGITS
 from swiftvlm_eval.leaderboard.scores import marked
 from swiftvlm_eval.results.benchmarks import BenchmarkTable, Group
 
-# Key in a published row -> attribute of `columns.yaml`.
-_FIGURES = {"flops_t": "paper_tflops", "prefill_ms": "prefill_ms", "total_s": "total_s"}
+
+@dataclass(frozen=True)
+class Paper:
+    """A published table with its board; `row_key` of a published row is the key of its row on the board."""
+
+    table: PublishedTable
+    board: Board
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+def row_key(row: PublishedRow) -> str:
+    """Names a row within its table."""
+    return f"{row.label} {row.budget:g}"
 
 
-class Source(_Strict):
-    """Where numbers come from: a paper's title, its arXiv id and the number of the table."""
-
-    title: str
-    arxiv: str = Field(pattern=r"^\d{4}\.\d{4,5}$")
-    table: int = Field(gt=0)
-
-
-class PublishedRow(_Strict):
-    """One row of a paper's table.
-
-    Attributes:
-        method: Registered method name.
-        variant: What distinguishes rows of one method, as the paper calls it.
-        budget: Visual tokens per decoder layer, or a share where `visual_tokens` is null.
-        values: Scores by benchmark key, and `flops_t`, `prefill_ms`, `total_s`.
-    """
-
-    method: str
-    variant: str | None = None
-    budget: float = Field(gt=0)
-    values: dict[str, float]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _collect_values(cls, content: Any) -> Any:
-        """In the file the figures stand beside the other keys."""
-        if not isinstance(content, dict) or "values" in content:
-            return content
-        own = {key: content[key] for key in ("method", "variant", "budget") if key in content}
-        return {**own, "values": {key: value for key, value in content.items() if key not in own}}
-
-
-class PublishedTable(_Strict):
-    """One table of a paper.
-
-    Attributes:
-        source: Where it was printed.
-        model: Model name as readers know it.
-        pretrained: Checkpoint of ours the numbers are compared with.
-        visual_tokens: Visual tokens entering the decoder; None if it differs by image.
-        split: What was evaluated, as far as the paper says.
-        notes: What must be known to read the numbers.
-        rows: The rows.
-    """
-
-    source: Source
-    model: str
-    pretrained: str
-    visual_tokens: int | None = Field(gt=0)
-    split: str
-    notes: tuple[str, ...]
-    rows: tuple[PublishedRow, ...]
-
-    def share(self, row: PublishedRow) -> float:
-        """Returns a row's budget as a share of the visual tokens."""
-        return row.budget / self.visual_tokens if self.visual_tokens else row.budget
-
-
-def load_published(path: Path, table: BenchmarkTable) -> PublishedTable:
-    """Reads one file of published numbers.
-
-    Args:
-        path: YAML in the format of `leaderboards/published/`.
-        table: The benchmark columns the keys must come from.
-
-    Raises:
-        ValueError: The file is not such a table or uses an unknown key; the message names the file.
-    """
-    try:
-        content = PublishedTable.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path.name} is not a table of published numbers: {error}") from error
-    rows = Counter((row.method, row.variant, row.budget) for row in content.rows)
-    twice = [f"{method} {budget:g}" for (method, _, budget), count in rows.items() if count > 1]
-    if twice:
-        raise ValueError(f"{path.name}: rows given twice (give them a variant): {', '.join(twice)}")
-    known = {*table.benchmarks, *_FIGURES}
-    for row in content.rows:
-        unknown = sorted(set(row.values) - known)
-        if unknown:
-            raise ValueError(f"{path.name}: row {row.method} {row.budget:g} has unknown keys {unknown}")
-        if content.share(row) > 1:
-            raise ValueError(f"{path.name}: row {row.method} has budget {row.budget:g}, more than all visual tokens")
-    return content
+def published_boards(tables: Sequence[PublishedTable], benchmarks: BenchmarkTable) -> list[Paper]:
+    """Turns published tables into boards; files with parts of one table get numbered pages."""
+    papers: list[Paper] = []
+    for content in tables:
+        board = published_board(content, benchmarks)
+        same = sum(paper.board.slug.partition("-part-")[0] == board.slug for paper in papers)
+        papers.append(Paper(content, replace(board, slug=f"{board.slug}-part-{same + 1}") if same else board))
+    return papers
 
 
 def published_board(content: PublishedTable, table: BenchmarkTable) -> Board:
     """Turns a published table into a board; percent is relative to the paper's own vanilla row."""
-    benchmarks = tuple(
-        each for key, each in table.benchmarks.items() if any(key in row.values for row in content.rows)
-    )
+    benchmarks = tuple(printed_benchmark(key, column, table) for key, column in content.columns.items())
     base = next((row for row in content.rows if row.method == VANILLA), None)
-    groups: dict[Group, tuple[str, ...]] = {
-        group: tuple(each.key for each in benchmarks if each.group == group and base and each.key in base.values)
-        for group in column_table().groups
-    }
-    groups = {group: keys for group, keys in groups.items() if keys}
+    ours = {key: column.comparable for key, column in content.columns.items() if column.comparable is not False}
+    kinds = {each.key: each.group for each in benchmarks if base and base.values.get(each.key)}
+    groups = mean_members(kinds, table, ours)
     source = content.source
-    return Board(
-        slug=f"published-{re.sub(r'[^a-z0-9]+', '-', source.arxiv)}-table{source.table}",
-        title=f"{content.model}, as printed in arXiv {source.arxiv}, table {source.table}",
-        measured=False,
-        benchmarks=benchmarks,
-        groups=groups,
-        sections=_sections(content, base, groups),
-        caption=(f"Source: {source.title}, arXiv {source.arxiv}, table {source.table}.", content.split),
-        notes=content.notes,
-        pretrained=content.pretrained,
+    return tidy_board(
+        Board(
+            slug=f"published-{re.sub(r'[^a-z0-9]+', '-', source.arxiv)}-table{source.table}",
+            title=f"{content.model}, as printed in arXiv {source.arxiv}, table {source.table}",
+            measured=False,
+            benchmarks=benchmarks,
+            groups=groups,
+            sections=_sections(content, base, groups),
+            caption=(
+                f"Source: {source.title}, arXiv {source.arxiv}, table {source.table}.",
+                *_columns(content, table),
+            ),
+            notes=(*content.notes, *_seeds(content)),
+            pretrained=content.pretrained,
+        )
     )
+
+
+def _columns(content: PublishedTable, table: BenchmarkTable) -> list[str]:
+    """Says what each column is; columns that say the same share a sentence."""
+    said: dict[str, list[str]] = defaultdict(list)
+    for key, column in content.columns.items():
+        compared = "" if column.comparable else f"; compared with none of ours: {column.reason}"
+        what = f"{column.metric}; split: {column.split}; protocol: {column.protocol}{compared}"
+        said[what].append(printed_benchmark(key, column, table).title)
+    titles = {column.attribute: column.title for column in column_table().columns}
+    for name, figure in content.figures.items():
+        compared = "" if figure.comparable else f"; compared with none of ours: {figure.reason}"
+        said[f"{figure.convention}{compared}"].append(titles[_attribute(content, name)])
+    return [f"{', '.join(names)}: {what}." for what, names in said.items()]
+
+
+def _seeds(content: PublishedTable) -> list[str]:
+    return [f"{row_key(row)}: mean of {row.seeds} seeds" for row in content.rows if row.seeds is not None]
+
+
+def _attribute(content: PublishedTable, name: str) -> str:
+    """Returns the attribute of `columns.yaml` under which a figure is shown."""
+    return FIGURES.get(name) or content.figures["flops_t"].comparable or "executed_tflops"
 
 
 def _sections(
@@ -144,7 +98,7 @@ def _sections(
 ) -> tuple[Section, ...]:
     by_budget: dict[tuple[bool, float], list[PublishedRow]] = defaultdict(list)
     for row in content.rows:
-        by_budget[row.method != VANILLA, -content.share(row)].append(row)
+        by_budget[row.method != VANILLA, -round(content.share(row), BUDGET_DIGITS)].append(row)
     return tuple(
         Section(_title(content, rows[0]), _rows(content, rows, base, groups))
         for _, rows in sorted(by_budget.items(), key=lambda item: item[0])
@@ -165,8 +119,8 @@ def _rows(
     base: PublishedRow | None,
     groups: Mapping[Group, tuple[str, ...]],
 ) -> tuple[Row, ...]:
-    labels = [f"{row.method} ({row.variant})" if row.variant else row.method for row in rows]
-    keys = sorted({key for row in rows for key in row.values} - set(_FIGURES))
+    labels = [row.label for row in rows]
+    keys = sorted({key for row in rows for key in row.values} & set(content.columns))
     columns = {
         key: marked(
             {name: _cell(row, key, base) for name, row in zip(labels, rows, strict=True) if key in row.values}, None
@@ -186,14 +140,14 @@ def _rows(
     }
     made = [
         Row(
-            key=f"{label} {row.budget:g}",
+            key=row_key(row),
             label=label,
             method=row.method,
             budget=content.share(row),
             is_vanilla=row.method == VANILLA,
             cells={key: cells[label] for key, cells in columns.items() if label in cells},
             means={group: cells[label] for group, cells in means.items() if label in cells},
-            figures=_figures(row, base),
+            figures=_figures(content, row, base),
         )
         for label, row in zip(labels, rows, strict=True)
     ]
@@ -201,8 +155,12 @@ def _rows(
 
 
 def _cell(row: PublishedRow, key: str, base: PublishedRow | None) -> Cell:
-    reference = base.values.get(key) if base else None
-    return Cell(score=row.values[key], relative=100 * row.values[key] / reference if reference else None)
+    reference, spread = base.values.get(key) if base else None, row.stdev.get(key)
+    return Cell(
+        score=row.values[key],
+        stderr=None if spread is None or row.seeds is None else spread / math.sqrt(row.seeds),
+        relative=100 * row.values[key] / reference if reference else None,
+    )
 
 
 def _ratios(columns: Mapping[str, Mapping[str, Cell]], members: Sequence[str], label: str) -> list[float]:
@@ -215,13 +173,13 @@ def _rank(row: Row) -> tuple[float | str, ...]:
     return (*(-(cell.relative or 0.0) if cell else 0.0 for cell in means), row.label)
 
 
-def _figures(row: PublishedRow, base: PublishedRow | None) -> dict[str, float | None]:
-    figures: dict[str, float | None] = {name: row.values.get(key) for key, name in _FIGURES.items()}
+def _figures(content: PublishedTable, row: PublishedRow, base: PublishedRow | None) -> dict[str, float | None]:
+    figures = {_attribute(content, name): row.values.get(name) for name in content.figures}
+    figures["visual_tokens"] = row.executed_tokens
     if base is not None and row is not base:
-        ratios = {key: _ratio(base, row, key) for key in _FIGURES}
-        figures["implied_speedup"] = ratios["flops_t"]
-        figures["prefill_speedup"] = ratios["prefill_ms"]
-        figures["total_speedup"] = ratios["total_s"]
+        figures["implied_speedup"] = _ratio(base, row, "flops_t")
+        figures["prefill_speedup"] = _ratio(base, row, "prefill_ms")
+        figures["total_speedup"] = _ratio(base, row, "total_s")
     return figures
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from swiftvlm_eval.results.files import require_regular
 from swiftvlm_eval.results.mmbench import answer_letter
 from swiftvlm_eval.results.samples import SampleLine
 
@@ -26,9 +27,11 @@ def read_results(path: Path) -> dict[str, Any]:
         ValueError: The file cannot be read or is not an lmms-eval results file; the message names it.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(require_regular(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path.name} cannot be read as JSON: nested too deeply") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path.name} cannot be read as JSON: {error}") from error
     missing = [key for key in ("results", "configs", "n-samples", "config") if not _is_mapping(content, key)]
@@ -53,13 +56,15 @@ def raw_samples(path: Path) -> Iterator[dict[str, Any]]:
         ValueError: A line is broken or a document occurs twice; the message names file and line.
     """
     seen: set[int] = set()
-    with path.open("rb") as stream:
+    with require_regular(path).open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:
                 sample = json.loads(line.decode())
                 doc_id = int(sample["doc_id"])
             except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{path.name}, line {number}: not an lmms-eval sample ({error})") from error
+            except RecursionError as error:
+                raise ValueError(f"{path.name}, line {number}: nested too deeply") from error
             if doc_id in seen:
                 raise ValueError(f"{path.name}, line {number}: document {doc_id} occurs twice")
             seen.add(doc_id)

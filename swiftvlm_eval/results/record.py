@@ -16,8 +16,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from swiftvlm_eval.results.bounds import Amount, Count, Score, Seed, Spread, StrictJson
+
 FORMAT = "swiftvlm-eval/run-record"
 SCHEMA_VERSION = 1
+# File systems take names of 255 bytes; the record id tells apart what is cut.
+_LONGEST_PART = 80
 
 Status = Literal["complete", "limited", "partial", "unverified"]
 
@@ -29,11 +33,11 @@ class _Frozen(BaseModel):
 class ModelShape(_Frozen):
     """Sizes of the language model, as far as the run recorded them."""
 
-    hidden_size: int | None = None
-    intermediate_size: int | None = None
-    num_layers: int | None = None
-    num_heads: int | None = None
-    num_kv_heads: int | None = None
+    hidden_size: Count | None = None
+    intermediate_size: Count | None = None
+    num_layers: Count | None = None
+    num_heads: Count | None = None
+    num_kv_heads: Count | None = None
 
 
 class ModelDescription(_Frozen):
@@ -66,9 +70,9 @@ class MethodDescription(_Frozen):
     """
 
     name: str | None
-    options: dict[str, JsonValue]
+    options: dict[str, StrictJson]
     budget: float | None = Field(gt=0, le=1)
-    schedule: JsonValue
+    schedule: StrictJson
 
 
 class Settings(_Frozen):
@@ -91,14 +95,14 @@ class Settings(_Frozen):
     dtype: str | None
     device: str | None
     attn_implementation: str | None
-    batch_size: int | None
+    batch_size: Count | None
     image_mode: str | None
     system_prompt_sha256: str | None = None
-    seed: int | None
-    world_size: int | None
-    limit: float | None
-    offset: int
-    gen_kwargs: JsonValue
+    seed: Seed | None
+    world_size: Count | None
+    limit: Amount | None
+    offset: Count
+    gen_kwargs: StrictJson
 
 
 class Software(_Frozen):
@@ -133,9 +137,9 @@ class MetricScore(_Frozen):
         higher_is_better: Direction, None if the task does not say.
     """
 
-    value: float | None
-    stderr: float | None
-    n: int | None
+    value: Score | None
+    stderr: Spread | None
+    n: Count | None
     higher_is_better: bool | None
 
 
@@ -155,16 +159,16 @@ class Execution(_Frozen):
         paper_tflops: The same with 70 text tokens, which is the convention of arXiv 2602.03134, table 1.
     """
 
-    samples: int = Field(gt=0)
-    visual_tokens: float
-    text_tokens: float | None
-    rows_per_layer: tuple[float, ...]
-    mean_visual_tokens: float
-    executed_share: float
-    planned_share: float | None
-    attributed_mean_visual_tokens: float | None
-    executed_tflops: float | None
-    paper_tflops: float | None
+    samples: Count = Field(gt=0)
+    visual_tokens: Amount
+    text_tokens: Amount | None
+    rows_per_layer: tuple[Amount, ...]
+    mean_visual_tokens: Amount
+    executed_share: Amount
+    planned_share: Amount | None
+    attributed_mean_visual_tokens: Amount | None
+    executed_tflops: Amount | None
+    paper_tflops: Amount | None
 
 
 class Timing(_Frozen):
@@ -178,11 +182,11 @@ class Timing(_Frozen):
         total_s: Sum over samples of the whole answer's time (None if any sample lacks it).
     """
 
-    samples: int = Field(gt=0)
-    prefill_ms_median: float | None
-    prefill_ms_q25: float | None
-    prefill_ms_q75: float | None
-    total_s: float | None
+    samples: Count = Field(gt=0)
+    prefill_ms_median: Amount | None
+    prefill_ms_q25: Amount | None
+    prefill_ms_q75: Amount | None
+    total_s: Amount | None
 
 
 class TaskResult(_Frozen):
@@ -204,12 +208,12 @@ class TaskResult(_Frozen):
         timing: Times; None if the model class does not report them.
     """
 
-    version: JsonValue
-    dataset: JsonValue
-    expected: int
-    available: int
-    answered: int | None
-    failed: int | None
+    version: StrictJson
+    dataset: StrictJson
+    expected: Count
+    available: Count
+    answered: Count | None
+    failed: Count | None
     prompts_sha256: str | None
     documents_sha256: str | None
     clustered: bool
@@ -223,7 +227,7 @@ class SamplesFile(_Frozen):
 
     name: str
     sha256: str
-    lines: int
+    lines: Count
 
 
 class RunRecord(_Frozen):
@@ -257,9 +261,9 @@ class RunRecord(_Frozen):
     software: Software
     origin: Origin
     tasks: dict[str, TaskResult]
-    wall_time_s: float | None
+    wall_time_s: Amount | None
     samples_file: SamplesFile | None = None
-    extra: dict[str, JsonValue] = {}
+    extra: dict[str, StrictJson] = {}
 
     @model_validator(mode="after")
     def _status_is_explained(self) -> "RunRecord":
@@ -299,7 +303,8 @@ class RunRecord(_Frozen):
         """File name without ending: model, method, budget and `record_id`."""
         budget = "full" if self.method.budget is None else f"{self.method.budget:.3f}"
         parts = (self.model.pretrained or "unknown", self.method.name or self.model.lmms_eval_model, budget)
-        return "--".join([*(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-.") for part in parts), self.record_id])
+        plain = (re.sub(r"[^A-Za-z0-9.+-]+", "-", part)[:_LONGEST_PART].strip("-.") for part in parts)
+        return "--".join([*plain, self.record_id])
 
     def to_json(self) -> str:
         """Returns the record as indented JSON with a final newline."""

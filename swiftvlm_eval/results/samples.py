@@ -3,10 +3,14 @@
 import gzip
 import hashlib
 import io
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from swiftvlm_eval.results.bounds import Amount, Count, Score, one_line
+from swiftvlm_eval.results.files import require_regular
 
 
 class SampleLine(BaseModel):
@@ -31,18 +35,18 @@ class SampleLine(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     task: str
-    doc_id: int
+    doc_id: Count
     cluster_id: str | None
     stratum: str | None
     prediction: str
-    scores: dict[str, float]
+    scores: dict[str, Score]
     failed: bool
-    input_tokens: int | None
-    visual_tokens: int | None
-    kept_visual_tokens: float | None
-    output_tokens: int | None
-    prefill_s: float | None
-    total_s: float | None
+    input_tokens: Count | None
+    visual_tokens: Count | None
+    kept_visual_tokens: Amount | None
+    output_tokens: Count | None
+    prefill_s: Amount | None
+    total_s: Amount | None
 
 
 def encode_samples(samples: Iterable[SampleLine]) -> bytes:
@@ -65,7 +69,7 @@ def read_samples(path: Path, sha256: str | None = None) -> Iterator[SampleLine]:
         ValueError: The file is missing, is not the one the record was written with, or a line is broken.
     """
     try:
-        content = path.read_bytes()
+        content = require_regular(path).read_bytes()
     except OSError as error:
         raise ValueError(f"per-sample file {path.name} cannot be read: {error.strerror}") from error
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
@@ -74,5 +78,5 @@ def read_samples(path: Path, sha256: str | None = None) -> Iterator[SampleLine]:
         lines = gzip.decompress(content).splitlines()
         for line in lines:
             yield SampleLine.model_validate_json(line)
-    except (OSError, EOFError, ValidationError) as error:
-        raise ValueError(f"per-sample file {path.name} is broken: {error}") from error
+    except (OSError, EOFError, zlib.error, ValidationError) as error:
+        raise ValueError(f"per-sample file {path.name} is broken: {one_line(error)}") from error

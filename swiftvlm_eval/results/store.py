@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from swiftvlm_eval.results.bounds import one_line, strict_json
+from swiftvlm_eval.results.files import LARGEST_RECORD, require_regular
 from swiftvlm_eval.results.importing import import_run
 from swiftvlm_eval.results.lmms_output import RESULTS_NAME
 from swiftvlm_eval.results.record import FORMAT, SCHEMA_VERSION, RunRecord, SamplesFile
@@ -56,10 +58,12 @@ class Problem:
     Attributes:
         file: File name without folders.
         reason: One sentence for the reader.
+        refused: Nothing of the file was used.
     """
 
     file: str
     reason: str
+    refused: bool = False
 
 
 def write_record(record: RunRecord, samples: Sequence[SampleLine], folder: Path) -> Path:
@@ -143,11 +147,13 @@ def read_record(path: Path, migrations: Mapping[int, Migration] | None = None) -
     """
     steps = MIGRATIONS if migrations is None else migrations
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = require_regular(path, LARGEST_RECORD).read_bytes()
     except OSError as error:
         raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path.name} cannot be read as JSON: {error}") from error
+    try:
+        content = strict_json(text.decode())
+    except ValueError as error:
+        raise ValueError(f"{path.name} cannot be read as JSON: {one_line(error)}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path.name} is not a run record: `format` is not {FORMAT!r}")
     version = content.get("schema_version")
@@ -161,7 +167,7 @@ def read_record(path: Path, migrations: Mapping[int, Migration] | None = None) -
     try:
         return RunRecord.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        raise ValueError(f"{path.name} is not a valid run record: {error}") from error
+        raise ValueError(f"{path.name} is not a valid run record: {one_line(error)}") from error
 
 
 def load_records(
@@ -194,13 +200,13 @@ def load_records(
                 runs.append(StoredRun(record, path))
             elif not RESULTS_NAME.fullmatch(path.name):
                 reason = f"neither a run record (*{RECORD_ENDING}) nor lmms-eval output (<stamp>_results.json)"
-                problems.append(Problem(path.name, reason))
-            elif (path.name, hashlib.sha256(path.read_bytes()).hexdigest()) not in imported:
+                problems.append(Problem(path.name, reason, refused=True))
+            elif (path.name, _digest(path)) not in imported:
                 runs.append(StoredRun(import_run(path)[0], path))
         except ValueError as error:
-            problems.append(Problem(path.name, str(error)))
+            problems.append(Problem(path.name, one_line(error), refused=True))
         except OSError as error:
-            problems.append(Problem(path.name, f"{path.name} cannot be read: {error.strerror}"))
+            problems.append(Problem(path.name, f"{path.name} cannot be read: {error.strerror}", refused=True))
     runs.sort(key=lambda run: (run.record.record_id, run.record.origin.created or "", run.path.name))
     return _without_copies(runs), sorted(problems, key=lambda problem: (problem.file, problem.reason))
 
@@ -213,9 +219,13 @@ def _candidates(paths: Iterable[Path]) -> Iterator[Path]:
         found = sorted(path.rglob("*.json")) if path.is_dir() else [path]
         for file in found:
             ours = file.name.endswith(RECORD_ENDING) or RESULTS_NAME.fullmatch(file.name)
-            if (ours or not path.is_dir()) and not file.is_dir() and file.resolve() not in seen:
+            if (ours or not path.is_dir()) and file.resolve() not in seen:
                 seen.add(file.resolve())
                 yield file
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(require_regular(path).read_bytes()).hexdigest()
 
 
 def _without_copies(runs: Sequence[StoredRun]) -> list[StoredRun]:

@@ -55,7 +55,7 @@ def test_tiny_figures_keep_three_digits_that_mean_something(board: Board) -> Non
         changed = with_flops(board, *values)
         return [figures(changed, row, "cost")[place].lines[0] for row in changed.rows]
 
-    assert shown(4.2, 1.4) == ["4.200", "1.400"]
+    assert shown(4.2, 1.4) == ["4.20", "1.40"]
     assert shown(0.00123456, 0.000456789) == ["0.001235", "0.000457"]
 
 

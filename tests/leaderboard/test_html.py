@@ -9,18 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_runs import grid
+from fake_runs import description, grid
+from small_runs import RIGHT, one_run
 
 from swiftvlm_eval.leaderboard import build
+from swiftvlm_eval.results import import_run, write_record
 
 EVIL = '"><img src=x onerror="document.title=1"><b>'
+# Kept as an extra of every run, so it stands in the script block of the page.
+HOSTILE = {
+    "end": "</script><script>document.title=2</script>",
+    "comment": "<!--<script>",
+    "lines": "\u2028\u2029\u0000\u202e\x1b[31m",
+    "quotes": "\\\"'`${document.title=3}",
+    "__proto__": {"polluted": True},
+}
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
-    grid(folder / "in", {"swiftvlm": 0.05, "fastv": 0.3, EVIL: 0.5}, documents=120)
-    build([folder / "in"], folder / "out")
+    grid(folder / "in", {"swiftvlm": 0.05, "fastv": 0.3, EVIL: 0.5}, documents=120, hostile=HOSTILE)
+    for number, value in enumerate(("NaN", "-Infinity", "1e999", "[" * 5000 + "]" * 5000)):
+        path = one_run(folder / "lmms" / str(number), "fastv", RIGHT, run=description("fastv", options={"k": "@"}))
+        record = write_record(*import_run(path), folder / "bad" / str(number))
+        record.write_text(record.read_text().replace('"@"', value))
+    build([folder / "in", folder / "bad"], folder / "out")
     return folder / "out" / "index.html"
 
 
@@ -105,6 +119,20 @@ def column(browser: Any, heading: str) -> list[float | None]:
 def press(browser: Any, heading: str) -> None:
     button = next(each for each in browser.find_elements("css selector", "thead button") if each.text == heading)
     browser.execute_script("arguments[0].click()", button)
+
+
+def test_records_with_scripts_inside_run_nothing_and_bad_ones_are_listed(opened: Any) -> None:
+    row = next(row for row in opened.find_elements("css selector", "tbody tr") if "vanilla" in row.text)
+    opened.execute_script("arguments[0].click()", row)
+    shown = json.loads(opened.execute_script("return document.querySelector('dialog pre').textContent"))
+    assert shown["records"][0]["extra"]["hostile"] == HOSTILE
+    assert opened.title == "swiftvlm-eval leaderboards"
+    assert opened.execute_script("return ({}).polluted") is None
+    assert len(opened.find_elements("css selector", "script")) == 2
+    opened.find_element("css selector", "dialog button").click()
+    sections = [each.text for each in opened.find_elements("css selector", "section")]
+    (refused,) = [text for text in sections if text.startswith("Refused")]
+    assert len(refused.splitlines()) == 5 and "NaN is not JSON" in refused and "nested" in refused
 
 
 def test_it_opens_from_disk_without_errors(opened: Any) -> None:

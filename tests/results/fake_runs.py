@@ -37,7 +37,8 @@ def description(method: str = "swiftvlm", budget: float = 1 / 3, **changes: Any)
 def report(run: Mapping[str, Any] | None, budget: float = 1.0, prefill_s: float | None = 0.06, **changes: Any) -> dict:
     """What our model class reports for one sample: half the layers see everything that makes the mean right."""
     rows = 576 * budget
-    low, high = (576, 576) if budget == 1 else (2 * rows - 300, 300)
+    high = 576 if budget == 1 else min(300, 2 * rows)
+    low = 2 * rows - high
     counts: dict[str, Any] = {
         "visual_tokens": 576,
         "text_tokens": 64,

@@ -171,7 +171,7 @@ def test_a_file_that_breaks_a_reader_is_named_and_the_rest_is_read(tmp_path: Pat
     runs, problems = load_records([tmp_path])
     assert [run.path for run in runs] == [good]
     assert [problem.file for problem in problems] == [
-        *(bad.name, counts.name, "20260101_000004_results.json", "linked.record.json")
+        *(bad.name, counts.name, "20260101_000004_results.json", "folder.record.json", "linked.record.json")
     ]
     assert samples.name in problems[1].reason
     assert not [problem.reason for problem in problems if str(tmp_path) in problem.reason]
