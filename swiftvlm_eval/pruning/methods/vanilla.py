@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from swiftvlm_eval.pruning.method import Plan, PruningMethod, RowEdit, Signals
+from swiftvlm_eval.pruning.work import PromptWork, Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,3 +26,7 @@ class Vanilla(PruningMethod):
     def select(self, signals: Signals) -> RowEdit:
         """Never called: there are no stages."""
         raise NotImplementedError("vanilla has no stages")
+
+    def work(self, prompt: PromptWork) -> Work:
+        """None."""
+        return Work()
