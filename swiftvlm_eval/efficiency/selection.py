@@ -21,6 +21,7 @@ def prices(shape: DecoderShape, tower: TowerShape) -> dict[str, int]:
         "keys": d * head * shape.num_kv_heads,
         "attention": d,
         "position_similarity": head,
+        "rating": 1,
         "similarity": d,
         "distance": d,
         "averaging": d,

@@ -20,6 +20,7 @@ class Work:
         keys: decoder rows projected to keys.
         attention: (text row, key) pairs whose attention logit is computed, over all heads.
         position_similarity: (text row, visual row) pairs of `Signals.rope_similarity`, of one head.
+        rating: (text row, visual row) attention entries averaged over raters.
         similarity: pairs of decoder rows compared by an inner product.
         distance: pairs of decoder rows whose Euclidean distance is computed.
         averaging: (group, row) products of group means of decoder rows.
@@ -35,6 +36,7 @@ class Work:
     keys: int = 0
     attention: int = 0
     position_similarity: int = 0
+    rating: int = 0
     similarity: int = 0
     distance: int = 0
     averaging: int = 0
@@ -116,7 +118,7 @@ class PromptWork:
         return Work(queries=queries, keys=0 if cached else rows, attention=queries * rows)
 
     @property
-    def rating(self) -> Work:
+    def raters(self) -> Work:
         """What `scores.rater_weights` computes."""
         return Work(similarity=self.num_visual * self.question if self.stages else 0)
 

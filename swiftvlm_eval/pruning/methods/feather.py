@@ -7,9 +7,10 @@ first stage also keeps every stride-th row and column of the image; the second o
 Mode `fill` (ours) meets a budget exactly: the uniform tokens, filled up with the best others. Mode `union` is the
 published one: the best `keep_ratio` of N, united with the uniform tokens, then keep_ratio^2 of what that gave; its
 count depends on the image, and a plan expects what independent choices give (217 of 576). Mode `paperfit` (schedule
-`paper` implies it) is `union` with the layers that reproduce the FLOPs reported in arXiv 2602.03134 (1.82 and 1.44 T at
-its 192 and 128, with 212 of 576: `attributed_plan`). On LLaVA-NeXT the grid lies on the base view and on the unpadded
-fine view; newline tokens are never part of it. If the grid alone exceeds the count, the stride grows until it fits.
+`paper` implies it) is `union` with the layers that reproduce the FLOPs reported in arXiv 2602.03134 (1.82 and 1.44 T
+at its 192 and 128, with 212 of 576: `attributed_plan`). On LLaVA-NeXT the grid lies on the base view and on the
+unpadded fine view; newline tokens are never part of it. If the grid alone exceeds the count, the stride grows until it
+fits.
 """
 
 from dataclasses import dataclass, replace

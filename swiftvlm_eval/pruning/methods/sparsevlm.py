@@ -63,9 +63,10 @@ class SparseVLM(PruningMethod):
         def of_stage(stage: StageWork) -> Work:
             if stage.kept >= stage.live:
                 return Work()
-            return prompt.attention(stage, queries=prompt.question) + recycling(stage.live - stage.kept)
+            rating = Work(rating=prompt.question * stage.live)
+            return prompt.attention(stage, queries=prompt.question) + rating + recycling(stage.live - stage.kept)
 
-        return prompt.rating + prompt.over_stages(of_stage)
+        return prompt.raters + prompt.over_stages(of_stage)
 
     def attributed_plan(self, plan: Plan) -> Plan | None:
         """The authors' counter: every stage's result counts from the stage's own layer on."""

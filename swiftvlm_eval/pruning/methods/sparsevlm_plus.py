@@ -59,4 +59,4 @@ class SparseVLMPlus(PruningMethod):
             pairs = prompt.question * stage.live
             return prompt.attention(stage, queries=prompt.question) + Work(position_similarity=pairs)
 
-        return prompt.rating + prompt.over_stages(of_stage)
+        return prompt.raters + prompt.over_stages(of_stage)

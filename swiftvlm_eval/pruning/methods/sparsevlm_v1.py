@@ -100,4 +100,4 @@ class SparseVLMv1(PruningMethod):
             pruned = stage.live - stage.kept
             return prompt.attention(stage, queries=raters) + (recycling(pruned) if pruned > 0 else Work())
 
-        return prompt.rating + prompt.over_stages(of_stage)
+        return prompt.raters + prompt.over_stages(of_stage)
