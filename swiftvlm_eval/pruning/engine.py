@@ -257,12 +257,10 @@ class PruningSession:
                 renumber = self.method.rule == "compact"
                 new_rows[number], states = apply_edit(sample, states, edit, renumber)
                 asked = 0 if signals.layer_attention is None else signals.layer_attention.asked
-                trace = self.traces[number]
-                trace.stages.append(
-                    StageTrace(stage.boundary, new_rows[number].index, len(sample.index), edit.made, asked)
-                )
+                done = StageTrace(stage.boundary, new_rows[number].index, len(sample.index), edit.made, asked)
+                self.traces[number].stages.append(done)
                 if self.method.reads_vision:
-                    trace.encoder_inputs = signals.layout.num_tiles
+                    self.traces[number].encoder_inputs = signals.layout.num_tiles
             new_states.append(states)
         width = max(len(states) for states in new_states)
         if len(new_states) == 1:

@@ -20,7 +20,14 @@ class Vanilla(PruningMethod):
     def plan(
         self, num_visual: int, num_layers: int, budget: float | None = None, layers: Sequence[int] | None = None
     ) -> Plan:
-        """A plan without stages."""
+        """A plan without stages.
+
+        Raises:
+            ValueError: `layers` or `counts` are given.
+        """
+        for option in ("layers", "counts"):
+            if getattr(self, option) is not None:
+                raise ValueError(f"{option}={list(getattr(self, option))}: vanilla keeps every token in every layer")
         return Plan(num_visual, num_layers)
 
     def select(self, signals: Signals) -> RowEdit:
