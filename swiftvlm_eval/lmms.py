@@ -22,6 +22,7 @@ from tqdm import tqdm
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from swiftvlm_eval.efficiency.flops import PAPER_TEXT_TOKENS, prefill_flops
+from swiftvlm_eval.efficiency.selection import executed_work, selection_flops
 from swiftvlm_eval.llava.adapter import visual_tokens_per_image
 from swiftvlm_eval.llava.checkpoint import Checkpoint, load_checkpoint
 from swiftvlm_eval.llava.prompts import SYSTEM_PROMPT, TEMPLATES, continuation_ids
@@ -355,15 +356,18 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
         self, trace: SampleTrace, request: Instance, prefill: float | None, total: float | None
     ) -> dict[str, Any]:
         """What pruning did to one sample; the first sample of a task also describes the run."""
-        shape = self.checkpoint.adapter.shape
+        shape, tower = self.checkpoint.adapter.shape, self.checkpoint.adapter.tower_shape
         overhead = sum(self.method.overhead_flops(trace.plan, shape.hidden_size).values()) if trace.num_visual else 0.0
+        selection = selection_flops(self.method, executed_work(trace, tower), shape, tower)
+        layers = prefill_flops(trace.rows_per_layer, trace.num_text, shape)
         attributed = self.method.attributed_plan(trace.plan) if trace.num_visual else None
         task = request.args[-2]
         report: dict[str, Any] = {
             "visual_tokens": trace.num_visual,
             "text_tokens": trace.num_text,
             "rows_per_layer": run_lengths(trace.rows_per_layer),
-            "flops_t": (prefill_flops(trace.rows_per_layer, trace.num_text, shape) + overhead) / 1e12,
+            "flops_t": (layers + sum(selection.values())) / 1e12,
+            "selection_flops_t": {item: flops / 1e12 for item, flops in selection.items()},
             "flops_paper_t": (prefill_flops(trace.rows_per_layer, PAPER_TEXT_TOKENS, shape) + overhead) / 1e12,
             "attributed_mean": None if attributed is None else attributed.mean_visual_tokens,
             "prefill_s": prefill,

@@ -44,6 +44,13 @@ CORPUS = (
 )
 
 
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions. "
+)
+"""The system sentence of LLaVA's conversation form: without it no text row stands before the image but the name."""
+
+
 def tiny_llava(
     *,
     grid: int = 4,
@@ -101,9 +108,16 @@ def make_image(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def make_inputs(
-    processor: Any, image: Image.Image, question: str = "What is in the picture?", system: str = ""
+    processor: Any, image: Image.Image, question: str = "What is in the picture?", system: str = SYSTEM
 ) -> Any:
-    """Process one image and one question in the conversation form of LLaVA; returns batch-1 tensors."""
+    """Process one image and one question in the conversation form of LLaVA; returns batch-1 tensors.
+
+    Args:
+        processor: as of `tiny_llava`.
+        image: shown before the question.
+        question: asked after it.
+        system: what stands before the image.
+    """
     prompt = f"{system}USER: <image>\n{question} ASSISTANT:"
     return processor(images=image, text=prompt, return_tensors="pt")
 

@@ -41,9 +41,10 @@ def flops_command(
 ) -> None:
     """Prefill FLOPs of methods at budgets, by formula: no weights needed.
 
-    Counted as in the pruning papers: per layer 4nd^2 + 2n^2d + 3ndm, one per multiply-accumulate in projections and
-    MLP. `paper` rows take the published schedule, `exact` rows meet the budget within half a token. Exit status 1 if
-    a method cannot meet a budget.
+    Counted as in the pruning papers: per layer 4nd^2 + 2n^2d + 3ndm, one per multiply-accumulate. `selection` is what
+    this code executes to choose, score and merge; `paper` has 70 text tokens and what the method's own paper counts.
+    35 text tokens stand before the image, the others ask. `paper` rows take the published schedule, `exact` rows meet
+    the budget within half a token. Exit status 1 if a method cannot meet a budget.
     """
     from swiftvlm_eval.efficiency.table import flops_rows
     from swiftvlm_eval.sweep import parse_methods
@@ -57,16 +58,19 @@ def flops_command(
         typer.echo(json.dumps(rows, indent=2))
         raise typer.Exit(status)
     table = Table(box=SIMPLE)
-    for heading in ("method", "budget", "schedule", "rows per layer", "mean", "TFLOPs", "overhead", "note"):
-        table.add_column(heading, justify="right" if heading in ("mean", "TFLOPs", "overhead") else "left")
+    numbers = ("mean", "layers T", "selection T", "total T", "paper T")
+    for heading in ("method", "budget", "schedule", "rows per layer", *numbers, "selection, in millions", "note"):
+        table.add_column(heading, justify="right" if heading in numbers else "left")
     for row in rows:
         if row["tflops"] is None:
-            table.add_row(row["method"], row["budget"], row["schedule"], "", "", "", "", escape(row["note"]))
+            table.add_row(row["method"], row["budget"], row["schedule"], *[""] * 7, escape(row["note"]))
             continue
         segments = " ".join(f"{rows_}x{layers}" for rows_, layers in row["rows_per_layer"])
-        overhead = " + ".join(f"{name} {value:.2g}" for name, value in row["overhead_tflops"].items())
+        selection: dict[str, float] = row["selection_tflops"]
+        items = ", ".join(f"{item.replace('_', ' ')} {1e6 * value:.3g}" for item, value in selection.items())
+        sums = (row["layers_tflops"], sum(selection.values()), row["tflops"], row["paper_tflops"])
         cells = (row["method"], row["budget"], row["schedule"], segments, f"{row['mean_visual_tokens']:.1f}")
-        table.add_row(*cells, f"{row['tflops']:#.3g}", overhead, escape(row["note"]))
+        table.add_row(*cells, *(f"{value:.4f}" for value in sums), items, escape(row["note"]))
     print_whole(table)
     raise typer.Exit(status)
 

@@ -3,7 +3,7 @@
 A decoder layer on n rows costs C(n) = 4 n d^2 + 2 n^2 d + 3 n d m (FastV, arXiv 2403.06764; d hidden size, m width of
 the MLP): one FLOP per multiply-accumulate, the attention square in full. A counter that takes two per
 multiply-accumulate, as torch's does, shows exactly twice as much. Grouped-query attention narrows two of the four
-projections. Selection overhead is added as each method's paper counts it.
+projections. What a selection costs is added by `efficiency.selection`.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,8 @@ from typing import Any
 
 PAPER_TEXT_TOKENS = 70
 """Text tokens with which the papers' 4.29 T for unpruned LLaVA-1.5-7B is reproduced."""
+SYSTEM_TOKENS = 35
+"""Of these, the ones before the image: LLaVA's system prompt and the name of the user's turn."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,31 @@ class DecoderShape:
 
 LLAVA_7B = DecoderShape(4096, 11008, 32, 32, 32)
 """The Vicuna-7B decoder of LLaVA-1.5-7B and LLaVA-NeXT-7B."""
+
+
+@dataclass(frozen=True)
+class TowerShape:
+    """The numbers of a vision tower that a selection's FLOPs depend on.
+
+    Attributes:
+        hidden_size: width of a patch row.
+        num_heads: attention heads.
+        patches: of one encoder input.
+    """
+
+    hidden_size: int
+    num_heads: int
+    patches: int
+
+    @classmethod
+    def of_config(cls, config: Any) -> "TowerShape":
+        """The shape in a transformers config of a vision tower."""
+        side = config.image_size // config.patch_size
+        return cls(config.hidden_size, config.num_attention_heads, side * side)
+
+
+CLIP_L = TowerShape(1024, 16, 576)
+"""CLIP ViT-L/14 at 336 pixels, the tower of LLaVA-1.5 and LLaVA-NeXT."""
 
 
 def layer_flops(rows: float, shape: DecoderShape) -> float:

@@ -17,6 +17,7 @@ from scipy.stats import bootstrap
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from swiftvlm_eval.efficiency.flops import DecoderShape, prefill_flops
+from swiftvlm_eval.efficiency.selection import executed_work, selection_flops
 from swiftvlm_eval.pruning.method import PruningMethod
 from swiftvlm_eval.session import prune
 
@@ -178,8 +179,9 @@ def _once(
         if session is not None:
             trace = session.traces[0]
             timing.rows_per_layer = list(trace.rows_per_layer)
-            overhead = session.method.overhead_flops(trace.plan, workload.shape.hidden_size)
-            timing.overhead_flops = sum(overhead.values())
+            tower = session.adapter.tower_shape
+            selection = selection_flops(session.method, executed_work(trace, tower), workload.shape, tower)
+            timing.overhead_flops = sum(selection.values())
     if cuda:
         timing.peak_memory = max(timing.peak_memory or 0, torch.cuda.max_memory_allocated(model.device))
     return prefilled - start, (end - prefilled) / max(1, workload.output_tokens)

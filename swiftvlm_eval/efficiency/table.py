@@ -1,11 +1,20 @@
 """FLOPs of methods at budgets, as rows for a table; from plans alone, without weights."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from swiftvlm_eval.efficiency.flops import LLAVA_7B, DecoderShape, prefill_flops
+from swiftvlm_eval.efficiency.flops import (
+    CLIP_L,
+    LLAVA_7B,
+    PAPER_TEXT_TOKENS,
+    SYSTEM_TOKENS,
+    DecoderShape,
+    TowerShape,
+    prefill_flops,
+)
+from swiftvlm_eval.efficiency.selection import planned_work, selection_flops
 from swiftvlm_eval.pruning.budget import REFERENCE_VISUAL_TOKENS, BudgetError, parse_budget
 from swiftvlm_eval.pruning.method import PruningMethod
 from swiftvlm_eval.pruning.methods import make_method
@@ -37,11 +46,13 @@ class Decoder:
 
     Attributes:
         shape: sizes of the decoder.
+        tower: sizes of the vision tower.
         visual_tokens: N of an image.
         pruning_layers: boundaries that the checkpoint recommends, by method.
     """
 
     shape: DecoderShape
+    tower: TowerShape
     visual_tokens: int
     pruning_layers: Mapping[str, Sequence[int]]
 
@@ -60,7 +71,9 @@ def decoder_of(model: str | None, shape: str, visual_tokens: int | None = None) 
     if model and shape:
         raise ValueError(f"model={model!r} and shape={shape!r}: give one of them")
     if model is None:
-        return Decoder(parse_shape(shape) if shape else LLAVA_7B, visual_tokens or REFERENCE_VISUAL_TOKENS, {})
+        count = visual_tokens or REFERENCE_VISUAL_TOKENS
+        tower = replace(CLIP_L, patches=min(count, CLIP_L.patches))
+        return Decoder(parse_shape(shape) if shape else LLAVA_7B, tower, count, {})
     from transformers import AutoConfig
 
     from swiftvlm_eval.demo import checkpoint_path
@@ -75,7 +88,9 @@ def decoder_of(model: str | None, shape: str, visual_tokens: int | None = None) 
         if visual_tokens is None:
             raise ValueError(f"visual_tokens: give a number, since the images of {model!r} have different ones")
     shape_found = DecoderShape.of_config(getattr(config, "text_config", config))
-    return Decoder(shape_found, visual_tokens, getattr(config, "pruning_layers", None) or {})
+    vision = getattr(config, "vision_config", None)
+    tower = CLIP_L if vision is None else TowerShape.of_config(vision)
+    return Decoder(shape_found, tower, visual_tokens, getattr(config, "pruning_layers", None) or {})
 
 
 def flops_rows(
@@ -90,8 +105,10 @@ def flops_rows(
 
     Returns:
         Dicts with `method`, `budget`, `schedule`, `rows_per_layer` ([rows, layers] runs), `mean_visual_tokens`,
-        `attributed_mean`, `attributed_tflops`, `tflops` (overhead included), `overhead_tflops` by item, `note`. A
-        schedule that cannot be had has `tflops` None and the reason in `note`.
+        `tflops` (all that is executed) = `layers_tflops` + the sum of `selection_tflops` by item, `paper_tflops`
+        (70 text tokens, with `overhead_tflops` by item as the method's paper counts it, and the rows as that paper
+        attributes them: `attributed_mean`), `note`. A schedule that cannot be had has `tflops` None and the reason in
+        `note`.
 
     Raises:
         ValueError: malformed budget, shape or option.
@@ -114,31 +131,30 @@ def flops_rows(
 
 
 def _costs(method: PruningMethod, share: float, decoder: Decoder, text_tokens: int) -> dict[str, Any]:
-    row: dict[str, Any] = {"note": ""}
     shape, layers = decoder.shape, decoder.pruning_layers.get(method.name)
     try:
         plan = method.plan(decoder.visual_tokens, shape.num_layers, share, layers)
     except BudgetError as error:
-        empty: dict[str, Any] = {
-            "rows_per_layer": None,
-            "mean_visual_tokens": None,
-            "tflops": None,
-            "overhead_tflops": {},
-        }
-        return {**empty, "note": str(error)}
+        empty = dict.fromkeys(("rows_per_layer", "mean_visual_tokens", "layers_tflops", "tflops", "paper_tflops"))
+        return {**empty, "selection_tflops": {}, "overhead_tflops": {}, "note": str(error)}
+    in_layers = prefill_flops(plan.rows_per_layer, text_tokens, shape)
+    question = max(1, text_tokens - SYSTEM_TOKENS)
+    prompt = planned_work(plan, text_tokens, question, decoder.tower)
+    selection = selection_flops(method, prompt, shape, decoder.tower)
     overhead = method.overhead_flops(plan, shape.hidden_size)
     attributed = method.attributed_plan(plan)
+    paper = prefill_flops((attributed or plan).rows_per_layer, PAPER_TEXT_TOKENS, shape) + sum(overhead.values())
+    notes = ["expected count"] if plan.adaptive and plan.stages else []
     if attributed is not None:
-        flops = prefill_flops(attributed.rows_per_layer, text_tokens, shape) / 1e12
-        row["attributed_mean"] = attributed.mean_visual_tokens
-        row["attributed_tflops"] = flops
-        row["note"] = f"attributed: {attributed.mean_visual_tokens:.1f} tokens, {flops:.2f} T"
-    if plan.adaptive and plan.stages:
-        row["note"] = "expected count"
+        notes.append(f"the paper counts {attributed.mean_visual_tokens:.1f} tokens")
     return {
-        **row,
         "rows_per_layer": [[rows, len(list(run))] for rows, run in groupby(plan.rows_per_layer)],
         "mean_visual_tokens": plan.mean_visual_tokens,
-        "tflops": (prefill_flops(plan.rows_per_layer, text_tokens, shape) + sum(overhead.values())) / 1e12,
+        "layers_tflops": in_layers / 1e12,
+        "selection_tflops": {item: value / 1e12 for item, value in selection.items()},
+        "tflops": (in_layers + sum(selection.values())) / 1e12,
+        "paper_tflops": paper / 1e12,
         "overhead_tflops": {item: value / 1e12 for item, value in overhead.items()},
+        "attributed_mean": None if attributed is None else attributed.mean_visual_tokens,
+        "note": "; ".join(notes),
     }

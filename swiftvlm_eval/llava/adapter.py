@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from swiftvlm_eval.efficiency.flops import DecoderShape
+from swiftvlm_eval.efficiency.flops import DecoderShape, TowerShape
 from swiftvlm_eval.pruning.method import VisualLayout
 
 
@@ -45,6 +45,11 @@ class LlavaAdapter(ABC):
     def shape(self) -> DecoderShape:
         """The decoder's shape."""
         return DecoderShape.of_config(self.decoder.config)
+
+    @cached_property
+    def tower_shape(self) -> TowerShape:
+        """The vision tower's shape."""
+        return TowerShape.of_config(self.model.config.vision_config)
 
     @property
     def attention_implementation(self) -> str:

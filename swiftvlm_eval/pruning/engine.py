@@ -159,7 +159,8 @@ class PruningSession:
         rows = self._read_prompt(hidden, mask, position_ids)
         plans = [self.plan(len(sample.index)) for sample in rows]
         self.traces = [
-            SampleTrace(len(sample.index), len(sample.text), plan) for sample, plan in zip(rows, plans, strict=True)
+            SampleTrace(len(sample.index), len(sample.text), sample.question, plan)
+            for sample, plan in zip(rows, plans, strict=True)
         ]
         self._segments, self._cache, self._seen = [], ref(cache), hidden.shape[1]
         stages = [{stage.boundary: stage for stage in plan.stages} for plan in plans]
@@ -255,7 +256,11 @@ class PruningSession:
                 new_carries[number] = edit.carry
                 renumber = self.method.rule == "compact"
                 new_rows[number], states = apply_edit(sample, states, edit, renumber)
-                self.traces[number].stages.append(StageTrace(stage.boundary, new_rows[number].index))
+                asked = 0 if signals.layer_attention is None else signals.layer_attention.asked
+                done = StageTrace(stage.boundary, new_rows[number].index, len(sample.index), edit.made, asked)
+                self.traces[number].stages.append(done)
+                if self.method.reads_vision:
+                    self.traces[number].encoder_inputs = signals.layout.num_tiles
             new_states.append(states)
         width = max(len(states) for states in new_states)
         if len(new_states) == 1:

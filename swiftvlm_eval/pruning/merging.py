@@ -4,6 +4,7 @@ Everything is computed in float32 and without atomics, so that results do not de
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ from swiftvlm_eval.pruning.budget import (
     solve_counts,
     through_presets,
 )
+
+if TYPE_CHECKING:
+    from swiftvlm_eval.pruning.work import PromptWork, Work
 
 ScoreLayer = Literal["previous", "next"]
 """Whose projections score a stage: the layer that has just run, or the one about to run."""
@@ -147,6 +150,9 @@ class VisionSignals(Protocol):
 
 class LayerAttention(Protocol):
     """Attention of the scoring layer, bound by the engine to one sample at one boundary."""
+
+    asked: int
+    """Text rows whose attention was read so far."""
 
     def rope_similarity(self, queries: Tensor) -> Tensor:
         """See `Signals.rope_similarity`."""
@@ -286,12 +292,14 @@ class RowEdit:
         index: int64, [V'], original visual index; -1 for a row that stands for several tokens.
         positions: float, [V'].
         carry: handed to the method's next stage, then forgotten.
+        made: how many of the rows this edit made of several.
     """
 
     states: Tensor
     index: Tensor
     positions: Tensor
     carry: Any = None
+    made: int = 0
 
     def with_merged_rows(self, states: Tensor, positions: Tensor, carry: Any) -> "RowEdit":
         """This edit with further rows, [C, hidden_size] at positions [C], that stand for several tokens each."""
@@ -300,6 +308,7 @@ class RowEdit:
             torch.cat([self.index, self.index.new_full((len(states),), -1)]),
             torch.cat([self.positions, positions]),
             carry,
+            self.made + len(states),
         )
 
 
@@ -337,6 +346,10 @@ class PruningMethod(ABC):
     @abstractmethod
     def select(self, signals: Signals) -> RowEdit:
         """Chooses the visual rows of one sample at `signals.stage`."""
+
+    @abstractmethod
+    def work(self, prompt: "PromptWork") -> "Work":
+        """What `prepare` and `select` compute for one sample, in rows and pairs of rows."""
 
     def prepare(self, signals: Signals) -> Any:
         """What the method reads off the decoder's input, if it declares `prepares`: the first stage's carry."""
@@ -554,7 +567,10 @@ class PruningMethod(ABC):
         return round(amount)
 
     def overhead_flops(self, plan: Plan, hidden_size: int) -> dict[str, float]:
-        """FLOPs of the selection itself, item by item, as the method's paper counts them; empty if it counts none."""
+        """FLOPs of the selection as the method's paper counts them, item by item; empty if it counts none.
+
+        What is executed is priced by `efficiency.selection` from `work`.
+        """
         return {}
 
     def attributed_plan(self, plan: Plan) -> Plan | None:

@@ -37,12 +37,14 @@ class BoundAttention:
         self.rows = rows
         self.states = states
         self.cached_keys = cached_keys
+        self.asked = 0
 
     def __call__(
         self, queries: Tensor | None, candidates: Tensor | None, positions: Tensor | None, rope: bool, scope: Scope
     ) -> Tensor:
         """See `Signals.attention`."""
         asking = self.rows.text[-1:] if queries is None else self.rows.text[queries]
+        self.asked += len(asking)
         query = self._rotated(self.adapter.queries(self.layer, self.states[asking]), self.rows.positions[asking], rope)
         if candidates is not None and positions is not None:
             return self._to_candidates(query, candidates, positions, rope, scope)

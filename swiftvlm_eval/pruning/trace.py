@@ -15,10 +15,16 @@ class StageTrace:
         boundary: decoder layers that had run.
         index: int64, [V'], original visual index of each visual row after the edit, in sequence order; -1 is a merged
             row.
+        live: visual rows before the edit.
+        made: rows after it that it made of several.
+        asked: text rows whose attention was read.
     """
 
     boundary: int
     index: Tensor
+    live: int
+    made: int
+    asked: int
 
     @property
     def kept_indices(self) -> list[int]:
@@ -33,6 +39,8 @@ class SampleTrace:
     Attributes:
         num_visual: visual tokens that entered the decoder.
         num_text: text tokens of the prompt.
+        question: of these, the ones after the last visual token.
+        encoder_inputs: tiles that the vision tower encoded for the sample; 0 where the method does not look at it.
         plan: what was planned.
         rows_per_layer: visual rows that each layer really saw, merged rows included.
         stages: the edits, in order.
@@ -40,7 +48,9 @@ class SampleTrace:
 
     num_visual: int
     num_text: int
+    question: int
     plan: Plan
+    encoder_inputs: int = 0
     rows_per_layer: list[int] = field(default_factory=list)
     stages: list[StageTrace] = field(default_factory=list)
 

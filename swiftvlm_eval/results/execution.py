@@ -16,6 +16,7 @@ class ExecutionSum:
         """Starts with no sample."""
         self._values: dict[str, list[float]] = {}
         self._rows: list[list[float]] = []
+        self._selections: list[Mapping[str, float]] = []
         self._first_visual_tokens: float | None = None
 
     def add(self, report: Mapping[str, Any]) -> None:
@@ -27,6 +28,8 @@ class ExecutionSum:
         if self._rows and len(rows) != len(self._rows[0]):
             raise ValueError(f"rows_per_layer covers {len(rows)} decoder layers, earlier samples {len(self._rows[0])}")
         self._rows.append(rows)
+        if report.get("selection_flops_t") is not None:
+            self._selections.append(report["selection_flops_t"])
         values = {
             **{key: report.get(key) for key in ("text_tokens", "attributed_mean", "flops_t", "flops_paper_t")},
             "visual_tokens": report["visual_tokens"],
@@ -43,6 +46,13 @@ class ExecutionSum:
         """Returns the mean over the samples, None unless every sample has the value."""
         values = self._values.get(key, [])
         return float(np.mean(values)) if values and len(values) == len(self._rows) else None
+
+    def _selection(self) -> dict[str, float] | None:
+        """Returns the mean of every item, 0 where a sample lacks it; None unless every sample has a selection."""
+        if len(self._selections) != len(self._rows):
+            return None
+        items = sorted({item for selection in self._selections for item in selection})
+        return {item: float(np.mean([each.get(item, 0.0) for each in self._selections])) for item in items}
 
     def result(self, planned_mean: float | None) -> Execution | None:
         """Returns the means, None without any sample.
@@ -63,6 +73,7 @@ class ExecutionSum:
             attributed_mean_visual_tokens=self._mean("attributed_mean"),
             executed_tflops=self._mean("flops_t"),
             paper_tflops=self._mean("flops_paper_t"),
+            selection_tflops=self._selection(),
         )
 
 

@@ -155,8 +155,11 @@ class Execution(_Frozen):
         executed_share: Mean over samples of (mean rows per layer / visual tokens).
         planned_share: Planned mean rows per layer / visual tokens, of the task's first document.
         attributed_mean_visual_tokens: The count a method's own paper reports where it differs from the executed one.
-        executed_tflops: Executed prefill operations of the decoder, selection overhead included.
-        paper_tflops: The same with 70 text tokens, which is the convention of arXiv 2602.03134, table 1.
+        executed_tflops: Executed prefill operations of the decoder layers and of the selection.
+        paper_tflops: The layers with 70 text tokens, and the selection as the method's own paper counts it: the
+            convention of arXiv 2602.03134, table 1.
+        selection_tflops: The selection's part of `executed_tflops`, by kind of work. None in records written before
+            it was counted for every method: theirs hold the paper's count.
     """
 
     samples: Count = Field(gt=0)
@@ -169,6 +172,7 @@ class Execution(_Frozen):
     attributed_mean_visual_tokens: Amount | None
     executed_tflops: Amount | None
     paper_tflops: Amount | None
+    selection_tflops: dict[str, Amount] | None = None
 
 
 class Timing(_Frozen):

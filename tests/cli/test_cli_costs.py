@@ -20,6 +20,23 @@ def test_a_checkpoint_is_counted_with_its_own_visual_tokens() -> None:
     assert run("flops", "--model", "demo", "--methods", "vanilla", "--visual-tokens", "576")[0] == 0
 
 
+def test_layers_selection_and_the_papers_count_are_columns_of_their_own() -> None:
+    command = ("flops", "--methods", "swiftvlm", "--budgets", "192")
+    status, output, _ = run(*command)
+    heading, row = (next(line for line in output.splitlines() if key in line) for key in ("method", "exact"))
+    assert status == 0
+    assert (
+        heading.index("layers T") < heading.index("selection T") < heading.index("total T") < heading.index("paper T")
+    )
+    for number in ("1.7201", "0.0196", "1.7396", "1.7503"):
+        assert number in row
+    (counted,) = json.loads(run(*command, "--json")[1])
+    # queries of three stages; keys of all 576 tokens at the second and the third
+    assert counted["selection_tflops"]["queries"] == pytest.approx(3 * 4096**2 / 1e12)
+    assert counted["selection_tflops"]["keys"] == pytest.approx(2 * 576 * 4096**2 / 1e12)
+    assert set(counted["overhead_tflops"]) == {"merging", "scoring"}
+
+
 def test_a_budget_that_cannot_be_met_is_said_and_counts_as_failure() -> None:
     status, output, _ = run("flops", "--methods", "swiftvlm", "--budgets", "1%")
     assert status == 1 and "feasible" in output

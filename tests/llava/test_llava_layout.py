@@ -95,6 +95,11 @@ def test_samples_with_several_images_and_beams() -> None:
     assert (len(first.patch), len(second.patch)) == (wide + tall, wide)
     assert first.image.tolist() == [0] * wide + [1] * tall
     assert int(first.tile.max()) == 5 and first.tilings == ((1, 2), (2, 1))
+    # tiles 0 to 2 are the first image's, 3 to 5 the second's; newline tokens of either lie on no tile
+    assert first.tile[:wide].tolist() == [0] * 4 + [1, 1, 2, 2, -1] * 2
+    assert first.tile[wide:].tolist() == [3] * 4 + [4, 4, -1] * 2 + [5, 5, -1] * 2
+    assert first.patch[wide:].tolist() == [0, 1, 2, 3] + [0, 1, -1, 2, 3, -1] * 2
+    assert first.view.tolist() == [0] * 4 + [1] * 10 + [2] * 4 + [3] * 12
     # beams repeat a sample's tokens, not its images
     beams = adapter.layouts(sizes_of((56, 28), (28, 56)), [wide, wide, tall, tall])
     assert [len(layout.patch) for layout in beams] == [wide, wide, tall, tall]

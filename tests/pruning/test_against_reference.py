@@ -50,6 +50,11 @@ CASES: dict[str, tuple[str, dict[str, Any], Oracle]] = {
         {"layers": (3,), "counts": (20,)},
         lambda m, i, g: single_stage.fastv(m, i, g, boundary=3, count=20),
     ),
+    "fastv-visual-softmax": (
+        "fastv",
+        {"layers": (2,), "counts": (50,), "scope": "visual"},
+        lambda m, i, g: single_stage.fastv(m, i, g, boundary=2, count=50, scope="visual"),
+    ),
     "swiftvlm": ("swiftvlm", SWIFT, swift()),
     "swiftvlm-full-softmax": ("swiftvlm", {**SWIFT, "scope": "all"}, swift(scope="full")),
     "swiftvlm-top-anchors": ("swiftvlm", {**SWIFT, "anchors": "top"}, swift(anchors="top")),
@@ -59,6 +64,11 @@ CASES: dict[str, tuple[str, dict[str, Any], Oracle]] = {
     "swiftvlm-select": (
         "swiftvlm",
         {**SWIFT, "counts": (60, 0, 40, 0, 20), "merge": False, "bypass": False},
+        swift(parts="select"),
+    ),
+    "swiftvlm-merge-off": (
+        "swiftvlm",
+        {**SWIFT, "counts": (60, 0, 40, 0, 20), "merge": False},
         swift(parts="select"),
     ),
     "pdrop": (
@@ -77,6 +87,16 @@ CASES: dict[str, tuple[str, dict[str, Any], Oracle]] = {
         "feather",
         {"layers": (4, 8), "counts": (60, 20), "stride": 3},
         lambda m, i, g: feather.feather_fill(m, i, g, boundaries=(4, 8), counts=(60, 20), stride=3),
+    ),
+    "feather-fill-stride": (
+        "feather",
+        {"layers": (4, 8), "counts": (60, 20), "stride": 2},
+        lambda m, i, g: feather.feather_fill(m, i, g, boundaries=(4, 8), counts=(60, 20), stride=2),
+    ),
+    "feather-union-stride": (
+        "feather",
+        {"layers": (4, 8), "mode": "union", "budget": 192, "keep_ratio": 0.5, "stride": 5},
+        lambda m, i, g: feather.feather_union(m, i, g, boundaries=(4, 8), keep_ratio=0.5, stride=5),
     ),
     "feather-union": (
         "feather",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from test_against_reference import generate
-from tiny_models import make_image, tiny_llava, tiny_llava_next
+from tiny_models import SYSTEM, make_image, tiny_llava, tiny_llava_next
 
 from swiftvlm_eval import make_method, method_names, prune
 
@@ -15,12 +15,8 @@ BUDGET = 0.4
 METHODS = method_names()
 # v1.0's counts come from a scale; without one it knows the authors' three budgets only
 OPTIONS: dict[str, dict[str, Any]] = {"sparsevlm_v1": {"scale": 2.0, "bias": 3.0}}
-PROMPTS = [
-    "USER: <image>\nWhat is in the picture? ASSISTANT:",
-    "USER: <image>\nRed? ASSISTANT:",
-    "A chat between a curious human and an assistant. USER: <image>\nProvide the bounding box. ASSISTANT:",
-    "USER: <image>\nYes or no: two green triangles and a yellow star? ASSISTANT:",
-]
+QUESTIONS = ("What is in the picture?", "Red?", "Provide the bounding box.", "Yes or no: two triangles and a star?")
+PROMPTS = [f"{SYSTEM}USER: <image>\n{question} ASSISTANT:" for question in QUESTIONS]
 
 
 def build(name: str) -> Any:

@@ -1,7 +1,7 @@
 """The methods with at most one drop: no pruning, a given random subset, and FastV (arXiv:2403.06764)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from reference.full_length import Run, State, keep_visual, last_row_scores, run_full_length, top
 from reference.vision import start_state
@@ -33,7 +33,13 @@ def random_drop(
 
 
 def fastv(
-    model: Any, inputs: Mapping[str, Tensor], generated: Sequence[int] = (), *, boundary: int, count: int
+    model: Any,
+    inputs: Mapping[str, Tensor],
+    generated: Sequence[int] = (),
+    *,
+    boundary: int,
+    count: int,
+    scope: Literal["full", "visual"] = "full",
 ) -> Run:
     """Keep the ``count`` visual tokens that the last prompt row attends to most in layer ``boundary - 1``."""
     decoder = model.model.language_model
@@ -41,7 +47,7 @@ def fastv(
     def edit(state: State, entered: State | None, record: Run) -> State:
         if entered is None:
             raise ValueError("boundary is 0, FastV needs an executed layer: 1 or more")
-        scores = last_row_scores(decoder, boundary - 1, entered, entered.visual, scope="full")
+        scores = last_row_scores(decoder, boundary - 1, entered, entered.visual, scope=scope)
         record.scores.append(scores)
         return keep_visual(state, [state.visual[index] for index in top(count, scores)], record)
 

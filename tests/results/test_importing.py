@@ -29,6 +29,18 @@ def test_execution_is_the_mean_of_what_was_reported(tmp_path: Path) -> None:
     assert [sample.kept_visual_tokens for sample in samples] == [55.0, 110.0]
 
 
+def test_the_selection_is_averaged_item_by_item_and_unknown_unless_all_samples_have_it(tmp_path: Path) -> None:
+    lines = samples_of([1.0, 0.0], "exact_match", description())
+    first, second = (line["token_counts"][0]["swiftvlm"] for line in lines)
+    first["selection_flops_t"] = {"queries": 1.0, "distance": 4.0}
+    second["selection_flops_t"] = {"queries": 3.0}
+    execution = import_run(write_run(tmp_path / "all", {"gqa": ("exact_match", lines)}))[0].tasks["gqa"].execution
+    assert execution is not None and execution.selection_tflops == {"distance": 2.0, "queries": 2.0}
+    del second["selection_flops_t"]
+    execution = import_run(write_run(tmp_path / "some", {"gqa": ("exact_match", lines)}))[0].tasks["gqa"].execution
+    assert execution is not None and execution.selection_tflops is None
+
+
 def test_scores_carry_count_error_and_direction(tmp_path: Path) -> None:
     lines = samples_of([1.0, 0.0, 1.0, 1.0], "exact_match", description())
     metric = import_run(write_run(tmp_path, {"gqa": ("exact_match", lines)}))[0].tasks["gqa"].metrics["exact_match"]

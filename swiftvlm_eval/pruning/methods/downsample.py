@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from swiftvlm_eval.pruning.method import Plan, PositionRule, PruningMethod, RowEdit, Signals, Stage
+from swiftvlm_eval.pruning.work import PromptWork, StageWork, Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,3 +95,12 @@ class Downsample(PruningMethod):
         positions = [signals.positions[start].expand(len(rows)) for start, rows in zip(starts, images, strict=True)]
         rows = torch.cat(images)
         return RowEdit(rows, torch.full((len(rows),), -1, device=rows.device), torch.cat(positions))
+
+    def work(self, prompt: PromptWork) -> Work:
+        """The projector on the smaller grids; what a smaller image saves in the tower is not counted."""
+
+        def of_stage(stage: StageWork) -> Work:
+            side = self.side_for(round(prompt.patches**0.5), stage.stage.budget)
+            return Work(projection=prompt.encoder_inputs * side**2)
+
+        return prompt.over_stages(of_stage)

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from swiftvlm_eval.pruning.method import PruningMethod, RowEdit, Scope, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import top_k
+from swiftvlm_eval.pruning.work import PromptWork, Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,3 +39,7 @@ class FastV(PruningMethod):
         """Keeps the `stage.kept` most attended rows."""
         scores = signals.attention(scope=self.scope).mean(dim=0)[0]
         return signals.keep(top_k(scores, signals.stage.kept))
+
+    def work(self, prompt: PromptWork) -> Work:
+        """One query over keys that the layer has in its cache."""
+        return prompt.over_stages(lambda stage: prompt.attention(stage, scope=self.scope))

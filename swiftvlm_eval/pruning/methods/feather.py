@@ -6,39 +6,27 @@ first stage also keeps every stride-th row and column of the image; the second o
 
 Mode `fill` (ours) meets a budget exactly: the uniform tokens, filled up with the best others. Mode `union` is the
 published one: the best `keep_ratio` of N, united with the uniform tokens, then keep_ratio^2 of what that gave; its
-count depends on the image. Mode `paperfit` (schedule `paper` implies it) is `union` with the layers that reproduce the
-FLOPs reported in arXiv 2602.03134 (1.82 and 1.44 T at its 192 and 128). On LLaVA-NeXT the grid lies on the base view
-and on the unpadded fine view; newline tokens are never part of it. If the grid alone exceeds the count, the stride
-grows until it fits.
+count depends on the image, and a plan expects what independent choices give (217 of 576). Mode `paperfit` (schedule
+`paper` implies it) is `union` with the layers that reproduce the FLOPs reported in arXiv 2602.03134 (1.82 and 1.44 T
+at its 192 and 128, with 212 of 576: `attributed_plan`). On LLaVA-NeXT the grid lies on the base view and on the
+unpadded fine view; newline tokens are never part of it. If the grid alone exceeds the count, the stride grows until it
+fits.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from swiftvlm_eval.pruning.budget import BudgetError, Family
-from swiftvlm_eval.pruning.method import PruningMethod, RowEdit, ScoreLayer, Signals, VisualLayout
+from swiftvlm_eval.pruning.method import Plan, PruningMethod, RowEdit, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import top_k
+from swiftvlm_eval.pruning.uniform import expected_union, uniform_grid
+from swiftvlm_eval.pruning.work import PromptWork, Work
 
 FITTED_FIRST_STAGE = 212 / 576
-"""Share kept by the published union with which the reported FLOPs are reproduced."""
-
-
-def uniform_grid(layout: VisualLayout, stride: int, at_most: int) -> Tensor:
-    """Visual indices on every stride-th row and column; the stride grows until there are `at_most` of them.
-
-    Returns:
-        int64, ascending, on the CPU.
-    """
-    while True:
-        chosen = (layout.row % stride == 0) & (layout.column % stride == 0) & ~layout.newline
-        indices = chosen.nonzero()[:, 0]
-        if len(indices) <= at_most or stride > max(max(grid) for grid in layout.grids):
-            return indices[:at_most]
-        stride += 1
+"""Share kept by the published union (ratio 0.3, stride 3) with which the reported FLOPs are reproduced."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +81,8 @@ class Feather(PruningMethod):
         if (budget or self.mode != "union") and min(abs(share - (budget or 0)) for share in fitted) > 1e-3:
             known, named = ", ".join(f"{share:.4g}" for share in fitted), budget and round(budget, 4)
             raise BudgetError(f"budget={named}: FEATHER's published union has no budget; it stands for {known}")
-        first = round(FITTED_FIRST_STAGE * num_visual)
+        best = max(1, int(num_visual * self.keep_ratio))
+        first = expected_union(num_visual, best, self.stride or 3)
         return (first, 0), (max(1, int(first * self.keep_ratio**2)), 0)
 
     def select(self, signals: Signals) -> RowEdit:
@@ -113,3 +102,18 @@ class Feather(PruningMethod):
         stride = self.stride or (3 if signals.stage.kept >= count / 7 else 4)
         grid = uniform_grid(signals.layout, stride, signals.stage.kept).to(scores.device)
         return signals.keep(top_k(scores.index_fill(0, grid, torch.inf), signals.stage.kept))
+
+    def work(self, prompt: PromptWork) -> Work:
+        """One query; the keys are projected anew, since the cache holds rotated ones."""
+        return prompt.over_stages(lambda stage: prompt.attention(stage, rope=False, scope="visual"))
+
+    def attributed_plan(self, plan: Plan) -> Plan | None:
+        """The union as the reported FLOPs have it; None for `fill`, and for a ratio or stride that nobody reported."""
+        if not self.adaptive or not plan.stages or (self.keep_ratio, self.stride or 3) != (0.3, 3):
+            return None
+        first, second = plan.stages
+        if first.kept >= plan.num_visual:
+            return None
+        kept = round(FITTED_FIRST_STAGE * plan.num_visual)
+        last = max(1, int(kept * self.keep_ratio**2))
+        return replace(plan, stages=(replace(first, kept=kept), replace(second, kept=last)))

@@ -16,6 +16,7 @@ from typing import ClassVar
 from swiftvlm_eval.pruning.budget import Family
 from swiftvlm_eval.pruning.method import PositionRule, PruningMethod, RowEdit, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import top_k
+from swiftvlm_eval.pruning.work import PromptWork, Work
 
 
 def geometric(ratio: float) -> Sequence[tuple[float, float]]:
@@ -64,3 +65,7 @@ class PDrop(PruningMethod):
         """Keeps the `stage.kept` most attended of the surviving rows."""
         scores = signals.attention(scope="all").mean(dim=0)[0]
         return signals.keep(top_k(scores, signals.stage.kept))
+
+    def work(self, prompt: PromptWork) -> Work:
+        """One query and the keys of all rows by a layer that has not run yet."""
+        return prompt.over_stages(prompt.attention)

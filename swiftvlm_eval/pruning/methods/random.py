@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 
 from swiftvlm_eval.pruning.method import PruningMethod, RowEdit, Signals
+from swiftvlm_eval.pruning.work import PromptWork, Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +27,7 @@ class Random(PruningMethod):
         """Keeps `stage.kept` random rows."""
         order = torch.randperm(len(signals.index), generator=signals.generator)
         return signals.keep(order[: signals.stage.kept].sort().values.to(signals.index.device))
+
+    def work(self, prompt: PromptWork) -> Work:
+        """None: nothing is scored."""
+        return Work()

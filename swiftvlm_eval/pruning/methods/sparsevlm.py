@@ -18,6 +18,7 @@ from swiftvlm_eval.pruning.budget import MergedRule, kept_shares
 from swiftvlm_eval.pruning.merging import recycle, recycled_rows
 from swiftvlm_eval.pruning.method import Plan, PositionRule, PruningMethod, RowEdit, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import ranking, rater_weights
+from swiftvlm_eval.pruning.work import PromptWork, StageWork, Work, recycling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,17 @@ class SparseVLM(PruningMethod):
         scores = weights @ signals.attention(queries=signals.question_rows).mean(dim=0)
         order = ranking(scores)
         return signals.keep(order[:count].sort().values, weights, appended=recycle(signals.states, order[count:]))
+
+    def work(self, prompt: PromptWork) -> Work:
+        """The raters; then, at each stage that drops rows, the question's attention and the recycling."""
+
+        def of_stage(stage: StageWork) -> Work:
+            if stage.kept >= stage.live:
+                return Work()
+            rating = Work(rating=prompt.question * stage.live)
+            return prompt.attention(stage, queries=prompt.question) + rating + recycling(stage.live - stage.kept)
+
+        return prompt.raters + prompt.over_stages(of_stage)
 
     def attributed_plan(self, plan: Plan) -> Plan | None:
         """The authors' counter: every stage's result counts from the stage's own layer on."""

@@ -14,6 +14,7 @@ from pydantic import Field
 from swiftvlm_eval.pruning.budget import kept_shares
 from swiftvlm_eval.pruning.method import PruningMethod, RowEdit, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import ranking, rater_weights, top_k
+from swiftvlm_eval.pruning.work import PromptWork, StageWork, Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,3 +52,12 @@ class SparseVLMPlus(PruningMethod):
         rated = (weights[:, None] * free).sum(dim=1)
         best = ranking(rated.sum(dim=1))[: self.heads]
         return signals.keep(top_k(rated[best].mean(dim=0), signals.stage.kept), weights)
+
+    def work(self, prompt: PromptWork) -> Work:
+        """The raters; then the question's attention, and what position alone would give."""
+
+        def of_stage(stage: StageWork) -> Work:
+            pairs = prompt.question * stage.live
+            return prompt.attention(stage, queries=prompt.question) + Work(position_similarity=pairs)
+
+        return prompt.raters + prompt.over_stages(of_stage)

@@ -17,6 +17,7 @@ from swiftvlm_eval.pruning.budget import MergedRule
 from swiftvlm_eval.pruning.merging import recycle, recycled_rows
 from swiftvlm_eval.pruning.method import BudgetError, PositionRule, PruningMethod, RowEdit, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import ranking, rater_weights
+from swiftvlm_eval.pruning.work import PromptWork, StageWork, Work, recycling
 
 AUTHORS = {192 / 576: (13.5, 0.0), 128 / 576: (9.0, 6.0), 64 / 576: (0.8, 0.0)}
 """Budget -> (scale, bias)."""
@@ -90,3 +91,13 @@ class SparseVLMv1(PruningMethod):
         count = min(int(rank * rule[0] + rule[1]), rows - 1)
         order = ranking(matrix.mean(dim=0))
         return signals.keep(order[:count].sort().values, weights, appended=recycle(signals.states, order[count:]))
+
+    def work(self, prompt: PromptWork) -> Work:
+        """The raters; then their attention (a plan expects every question row to rate), and the recycling."""
+
+        def of_stage(stage: StageWork) -> Work:
+            raters = prompt.question if stage.asked is None else stage.asked
+            pruned = stage.live - stage.kept
+            return prompt.attention(stage, queries=raters) + (recycling(pruned) if pruned > 0 else Work())
+
+        return prompt.raters + prompt.over_stages(of_stage)

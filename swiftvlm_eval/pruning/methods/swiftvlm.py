@@ -21,6 +21,7 @@ from torch import Tensor
 from swiftvlm_eval.pruning.merging import AnchorRule, Bypass, Groups, MergedPosition, choose_anchors, merge_by_anchors
 from swiftvlm_eval.pruning.method import Plan, PruningMethod, RowEdit, Scope, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import top_k
+from swiftvlm_eval.pruning.work import PromptWork, Work, grouping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +69,8 @@ class SwiftVLM(PruningMethod):
             return edit
         waiting = torch.ones_like(index, dtype=torch.bool).index_fill(0, kept, False)
         rest = (~waiting).int().argsort(dim=0, stable=True)[: len(index) - len(kept)]
-        return self._bypass(
-            signals, edit, RowEdit(states[rest], index[rest], positions[rest]), scores[rest], positions
-        )
+        left = RowEdit(states[rest], index[rest], positions[rest])
+        return self._bypass(signals, edit, left, scores[rest], positions)
 
     def _candidates(self, signals: Signals) -> tuple[Tensor, Tensor, Tensor]:
         """All N tokens in original order, waiting ones aligned; the live rows where nothing waits."""
@@ -105,6 +105,16 @@ class SwiftVLM(PruningMethod):
     def rows_return(self) -> bool:
         """Tokens on the bypass may; without merged rows there is no bypass."""
         return self.merge and self.bypass
+
+    def work(self, prompt: PromptWork) -> Work:
+        """One query over the rows, or over all N once tokens wait; and the grouping of the rest."""
+        total, waiting = Work(), False
+        for stage in prompt.stages:
+            rows = prompt.num_visual if waiting else stage.live
+            total += prompt.attention(stage, candidates=rows if waiting else None, scope=self.scope)
+            total += grouping(rows - stage.kept, stage.made)
+            waiting = self.merge and self.bypass and rows > stage.kept
+        return total
 
     def overhead_flops(self, plan: Plan, hidden_size: int) -> dict[str, float]:
         """The paper's F_o: merging at the first two stages, scoring at the two that look at all N tokens again."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from swiftvlm_eval.pruning.method import Plan, PruningMethod, RowEdit, Signals
+from swiftvlm_eval.pruning.work import PromptWork, Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +20,20 @@ class Vanilla(PruningMethod):
     def plan(
         self, num_visual: int, num_layers: int, budget: float | None = None, layers: Sequence[int] | None = None
     ) -> Plan:
-        """A plan without stages."""
+        """A plan without stages.
+
+        Raises:
+            ValueError: `layers` or `counts` are given.
+        """
+        for option in ("layers", "counts"):
+            if getattr(self, option) is not None:
+                raise ValueError(f"{option}={list(getattr(self, option))}: vanilla keeps every token in every layer")
         return Plan(num_visual, num_layers)
 
     def select(self, signals: Signals) -> RowEdit:
         """Never called: there are no stages."""
         raise NotImplementedError("vanilla has no stages")
+
+    def work(self, prompt: PromptWork) -> Work:
+        """None."""
+        return Work()

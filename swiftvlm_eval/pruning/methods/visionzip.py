@@ -22,6 +22,7 @@ from swiftvlm_eval.pruning.budget import BudgetError, Family
 from swiftvlm_eval.pruning.merging import merge_into_targets
 from swiftvlm_eval.pruning.method import PositionRule, PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.scores import top_k
+from swiftvlm_eval.pruning.work import PromptWork, Work
 
 
 class Zipped(NamedTuple):
@@ -81,6 +82,10 @@ class VisionZip(PruningMethod):
                 positions.append(signals.positions[start].expand(len(features)))
             first += tiles
         return RowEdit(signals.vision.project(torch.cat(rows)), torch.cat(index), torch.cat(positions))
+
+    def work(self, prompt: PromptWork) -> Work:
+        """CLS attention with keys projected anew, the merging, and the projector on what is left."""
+        return prompt.over_stages(lambda at: prompt.tower_merging(at.stage.kept, at.stage.merged))
 
     def _zip(self, signals: Signals, tile: int, dominant: int, contextual: int) -> Zipped:
         features, keys = signals.vision.features[tile], signals.vision.keys[tile]

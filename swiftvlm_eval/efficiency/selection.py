@@ -1,0 +1,73 @@
+"""FLOPs of a method's selection, item by item: what its code executes, one per multiply-accumulate.
+
+A method declares amounts of work (`PruningMethod.work`); the prices are here and nowhere else. What a method's own
+paper counts instead is `PruningMethod.overhead_flops`, and a column of its own.
+"""
+
+from dataclasses import asdict
+
+from swiftvlm_eval.efficiency.flops import DecoderShape, TowerShape
+from swiftvlm_eval.pruning.method import Plan, PruningMethod
+from swiftvlm_eval.pruning.trace import SampleTrace
+from swiftvlm_eval.pruning.work import PromptWork, StageWork
+
+
+def prices(shape: DecoderShape, tower: TowerShape) -> dict[str, int]:
+    """FLOPs of one unit of every kind of `Work`."""
+    d, width = shape.hidden_size, tower.hidden_size
+    head = d // shape.num_heads
+    return {
+        "queries": d * d,
+        "keys": d * head * shape.num_kv_heads,
+        "attention": d,
+        "position_similarity": head,
+        "rating": 1,
+        "similarity": d,
+        "distance": d,
+        "averaging": d,
+        "projection": width * d + d * d,
+        "tower_queries": width * width,
+        "tower_keys": width * width,
+        "tower_attention": width,
+        "tower_similarity": width // tower.num_heads,
+        "tower_averaging": width,
+    }
+
+
+def planned_work(plan: Plan, text_tokens: int, question_tokens: int, tower: TowerShape) -> PromptWork:
+    """What a plan expects; as many encoder inputs as N tokens need."""
+    rows = [plan.num_visual, *(stage.kept + stage.merged for stage in plan.stages)]
+    return PromptWork(
+        num_visual=plan.num_visual,
+        text=text_tokens,
+        question=question_tokens,
+        encoder_inputs=-(-plan.num_visual // tower.patches),
+        patches=tower.patches,
+        stages=tuple(
+            StageWork(stage, live, stage.kept, stage.merged) for stage, live in zip(plan.stages, rows, strict=False)
+        ),
+    )
+
+
+def executed_work(trace: SampleTrace, tower: TowerShape) -> PromptWork:
+    """What was executed, by the rows that were really there."""
+    return PromptWork(
+        num_visual=trace.num_visual,
+        text=trace.num_text,
+        question=trace.question,
+        encoder_inputs=trace.encoder_inputs,
+        patches=tower.patches,
+        stages=tuple(
+            StageWork(stage, edit.live, len(edit.index) - edit.made, edit.made, edit.asked)
+            for stage, edit in zip(trace.plan.stages, trace.stages, strict=True)
+        ),
+    )
+
+
+def selection_flops(
+    method: PruningMethod, prompt: PromptWork, shape: DecoderShape, tower: TowerShape
+) -> dict[str, float]:
+    """FLOPs of the selection for one sample, by kind of work; what a method does not do is left out."""
+    price = prices(shape, tower)
+    work = asdict(method.work(prompt))
+    return {item: float(amount * price[item]) for item, amount in work.items() if amount}

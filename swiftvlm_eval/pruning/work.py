@@ -1,0 +1,156 @@
+"""What a selection computes, in rows and pairs of rows: declared by the methods, priced by `efficiency.selection`.
+
+Only what a matrix product or a distance matrix does is declared. Left out, because it is smaller by the width of a row
+or more: softmax, norms, rotations, means over heads, sorting, gathering, and the singular values of SparseVLM 1.0.
+"""
+
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+
+from swiftvlm_eval.pruning.merging import recycled_counts
+from swiftvlm_eval.pruning.method import Scope, Stage
+
+
+@dataclass(frozen=True)
+class Work:
+    """Amounts of work of a selection; they add up.
+
+    Attributes:
+        queries: decoder rows projected to queries.
+        keys: decoder rows projected to keys.
+        attention: (text row, key) pairs whose attention logit is computed, over all heads.
+        position_similarity: (text row, visual row) pairs of `Signals.rope_similarity`, of one head.
+        rating: (text row, visual row) attention entries averaged over raters.
+        similarity: pairs of decoder rows compared by an inner product.
+        distance: pairs of decoder rows whose Euclidean distance is computed.
+        averaging: (group, row) products of group means of decoder rows.
+        projection: vision features sent through the projector.
+        tower_queries: tower rows projected to queries.
+        tower_keys: tower rows projected to keys.
+        tower_attention: (CLS, key) pairs in the tower, over all heads.
+        tower_similarity: pairs of patches compared by their keys, of one head.
+        tower_averaging: (group, patch) products of group means of vision features.
+    """
+
+    queries: int = 0
+    keys: int = 0
+    attention: int = 0
+    position_similarity: int = 0
+    rating: int = 0
+    similarity: int = 0
+    distance: int = 0
+    averaging: int = 0
+    projection: int = 0
+    tower_queries: int = 0
+    tower_keys: int = 0
+    tower_attention: int = 0
+    tower_similarity: int = 0
+    tower_averaging: int = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        """Both, item by item."""
+        return Work(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """One stage as it was executed, or as a plan expects it.
+
+    Attributes:
+        stage: the plan's stage.
+        live: visual rows before the edit.
+        kept: of these, the rows that stayed or came back.
+        made: rows that this edit made of several.
+        asked: text rows whose attention was read; None where a plan does not know.
+    """
+
+    stage: Stage
+    live: int
+    kept: int
+    made: int
+    asked: int | None = None
+
+
+@dataclass(frozen=True)
+class PromptWork:
+    """One sample's prefill, as far as a selection's work depends on it.
+
+    Attributes:
+        num_visual: N.
+        text: text rows.
+        question: text rows after the last visual token.
+        encoder_inputs: tiles that the vision tower encoded for the sample.
+        patches: patches of one encoder input.
+        stages: the edits, in order.
+    """
+
+    num_visual: int
+    text: int
+    question: int
+    encoder_inputs: int
+    patches: int
+    stages: tuple[StageWork, ...]
+
+    def over_stages(self, of_stage: Callable[[StageWork], Work]) -> Work:
+        """The sum over all stages."""
+        return sum((of_stage(stage) for stage in self.stages), Work())
+
+    def attention(
+        self,
+        at: StageWork,
+        *,
+        queries: int = 1,
+        candidates: int | None = None,
+        rope: bool = True,
+        scope: Scope = "all",
+    ) -> Work:
+        """What `Signals.attention` computes.
+
+        Args:
+            at: the stage.
+            queries: text rows that ask.
+            candidates: rows scored instead of the live visual ones.
+            rope: rotated, so that a layer that has run has its keys in the cache.
+            scope: keys under the softmax.
+        """
+        rows = (at.live if candidates is None else candidates) + (self.text if scope == "all" else 0)
+        cached = at.stage.scored_by == "previous" and rope and candidates is None
+        return Work(queries=queries, keys=0 if cached else rows, attention=queries * rows)
+
+    @property
+    def raters(self) -> Work:
+        """What `scores.rater_weights` computes."""
+        return Work(similarity=self.num_visual * self.question if self.stages else 0)
+
+    def tower_merging(self, kept: int, targets: int) -> Work:
+        """What VisionZip computes in the tower and the projector, its counts spread evenly over the encoder inputs.
+
+        Args:
+            kept: rows of the whole sample chosen by CLS attention, CLS rows among them; N keeps everything as it is.
+            targets: rows of the whole sample into which the others are merged.
+        """
+        if kept >= self.num_visual:
+            return Work()
+        tokens, pairs = self.encoder_inputs * (1 + self.patches), 0
+        for tile in range(self.encoder_inputs):
+            own, into = (n // self.encoder_inputs + (tile < n % self.encoder_inputs) for n in (kept, targets))
+            pairs += into * (1 + self.patches - own - into)
+        return Work(
+            tower_queries=self.encoder_inputs,
+            tower_keys=tokens,
+            tower_attention=tokens,
+            tower_similarity=pairs,
+            tower_averaging=pairs,
+            projection=kept + targets,
+        )
+
+
+def grouping(rows: int, groups: int) -> Work:
+    """What `merging.merge_by_anchors` computes: each row against each anchor, then the means."""
+    return Work(similarity=rows * groups, averaging=rows * groups)
+
+
+def recycling(pruned: int) -> Work:
+    """What `merging.recycle` computes: distances among the candidates, then one mean per cluster."""
+    candidates, clusters = recycled_counts(pruned)
+    return Work(distance=candidates**2 if clusters > 1 else 0, averaging=candidates * clusters)
