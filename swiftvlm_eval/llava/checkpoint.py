@@ -15,15 +15,12 @@ from swiftvlm_eval.demo import checkpoint_path
 from swiftvlm_eval.llava.adapter import LlavaAdapter, adapter_for
 from swiftvlm_eval.llava.images import ImageMode, pad_to_square
 from swiftvlm_eval.llava.prompts import IMAGE_PLACEHOLDER, prompt_ids
+from swiftvlm_eval.llava.weights import CheckpointError, first_line, read_weights
 from swiftvlm_eval.pruning.masks import SUPPORTED_ATTENTION
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 DTYPES |= {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "half": torch.float16}
 FAMILIES = {"llava": "llava15", "llava_next": "llava_next"}
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be loaded, with the cure."""
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
@@ -169,7 +166,7 @@ def load_checkpoint(
         device_map: passed to transformers, to spread a model over devices.
 
     Raises:
-        CheckpointError: no such folder or hub id, something missing in it, or not a LLaVA model.
+        CheckpointError: no such folder or hub id, something missing in it (a weight, too), or not a LLaVA model.
         ValueError: unknown dtype, device, attention implementation or image mode.
     """
     if image_mode not in ("pad", "hf_default"):
@@ -187,22 +184,24 @@ def load_checkpoint(
     if attn_implementation not in SUPPORTED_ATTENTION:
         raise ValueError(f"attn_implementation={attn_implementation!r}: allowed are {', '.join(SUPPORTED_ATTENTION)}")
     with _explaining(pretrained):
-        config = AutoConfig.from_pretrained(source, revision=revision)
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
     if config.model_type not in FAMILIES:
         raise CheckpointError(
             f"pretrained={pretrained!r}: model_type={config.model_type!r}; allowed are {', '.join(FAMILIES)}"
         )
     with _explaining(pretrained, attn_implementation):
-        model = AutoModelForImageTextToText.from_pretrained(
+        model = read_weights(
+            AutoModelForImageTextToText,
             source,
+            name=pretrained,
             revision=revision,
             dtype=torch_dtype,
             attn_implementation=attn_implementation,
-            use_safetensors=True,
             device_map=device_map,
-        ).eval()
-        processor = AutoProcessor.from_pretrained(source, revision=revision)
-        processor.image_processor = AutoImageProcessor.from_pretrained(source, revision=revision, backend="pil")
+        )
+        ours = {"revision": revision, "trust_remote_code": False}
+        processor = AutoProcessor.from_pretrained(source, **ours)
+        processor.image_processor = AutoImageProcessor.from_pretrained(source, backend="pil", **ours)
     return Checkpoint(pretrained, revision, model if device_map else model.to(target), processor, image_mode)
 
 
@@ -216,8 +215,10 @@ def _explaining(pretrained: str, attn_implementation: str = "") -> Iterator[None
     """
     try:
         yield
+    except CheckpointError:
+        raise
     except (OSError, ValueError, ImportError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = first_line(error)
         if isinstance(error, ImportError) and attn_implementation.startswith("flash"):
             raise ValueError(
                 f"attn_implementation={attn_implementation!r}: not usable here ({reason}); sdpa always is"
