@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 
 from swiftvlm_eval.demo import checkpoint_path
 from swiftvlm_eval.llava.adapter import LlavaAdapter, adapter_for
-from swiftvlm_eval.llava.images import ImageMode, pad_to_square
+from swiftvlm_eval.llava.images import ImageMode, check_sliver, pad_to_square
 from swiftvlm_eval.llava.prompts import IMAGE_PLACEHOLDER, prompt_ids
 from swiftvlm_eval.llava.weights import CheckpointError, first_line, read_weights
 from swiftvlm_eval.pruning.masks import SUPPORTED_ATTENTION
@@ -108,7 +108,8 @@ class Checkpoint:
             `input_ids` and `attention_mask`, [batch, length]; `pixel_values` (and `image_sizes`) if there are images.
 
         Raises:
-            ValueError: images and placeholders do not match, or a prompt is longer than the model's context.
+            ValueError: images and placeholders do not match, a prompt is longer than the model's context, or an image
+                is too long and thin for `hf_default`.
         """
         flat = [image for own in images for image in own]
         pixels, counts = self._encode_images(flat)
@@ -133,9 +134,13 @@ class Checkpoint:
         """Pixel tensors of all images, and the visual tokens of each."""
         if not images:
             return {}, []
-        ready = [image.convert("RGB") for image in images]
         if self.family == "llava15" and self.image_mode == "pad":
-            ready = [pad_to_square(image) for image in ready]
+            ready = [pad_to_square(image) for image in images]
+        else:
+            ready = [image.convert("RGB") for image in images]
+        if self.family == "llava15" and self.image_mode == "hf_default":
+            for image in ready:
+                check_sliver(image, self.model.config.vision_config.image_size)
         encoded = self.processor(
             text=[IMAGE_PLACEHOLDER] * len(ready), images=ready, padding=True, return_tensors="pt"
         )
