@@ -322,12 +322,12 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
             )
             logits = torch.cat([logits, rest.logits], dim=1)
         loss = torch.nn.functional.cross_entropy(logits[0].float(), continuation[0])
-        greedy = bool((logits[0].argmax(dim=-1) == continuation[0]).all())
-        failed = not bool(logits.isfinite().all())
+        greedy, finite = (logits[0].argmax(dim=-1) == continuation[0]).all(), logits.isfinite().all()
+        loss, greedy, finite = torch.stack([loss, greedy.float(), finite.float()]).tolist()  # one wait for the device
         trace = self.session.traces[0]
-        report = self._report(trace, request, images, failed)
+        report = self._report(trace, request, images, not finite)
         counts = PrunedTokenCounts(trace.num_text + trace.num_visual, len(ids), None, report)
-        return GenerationResult((float(loss), greedy), counts)
+        return GenerationResult((loss, bool(greedy)), counts)
 
     # what a run leaves behind
 

@@ -12,6 +12,7 @@ from lmms_eval.loggers import EvaluationTracker
 from lmms_eval.tasks import TaskManager
 from loguru import logger
 
+from swiftvlm_eval.journal import Journal
 from swiftvlm_eval.leaderboard import build
 from swiftvlm_eval.llava.checkpoint import Checkpoint
 from swiftvlm_eval.results import RunRecord, SampleLine, import_run, write_record
@@ -82,6 +83,19 @@ def test_scores_of_a_broken_model_are_failed(text: str) -> None:
     assert failures(model.loglikelihood([score_request(model, "Which one?", text)])) == [False]
     model = make_model("vanilla", own=broken())
     assert failures(model.loglikelihood([score_request(model, "Which one?", text)])) == [True]
+
+
+def test_stored_answers_keep_their_failure_and_their_image(tmp_path: Path) -> None:
+    requests = [{"max_new_tokens": 1}] * 2
+    first = make_model("fastv", budget=0.6, own=broken())
+    first.journal = Journal(tmp_path / "answers.jsonl")
+    made = first.generate_until(make_requests(first, requests))
+    resumed = make_model("fastv", budget=0.6)  # would not fail
+    resumed.journal = Journal(tmp_path / "answers.jsonl")
+    found = resumed.generate_until(make_requests(resumed, requests))
+    assert failures(found) == failures(made) == [True, True]
+    images = [[answer.token_counts.to_dict()["swiftvlm"]["image"] for answer in answers] for answers in (made, found)]
+    assert images[0] == images[1] and len(set(images[0])) == 2
 
 
 def recorded(
