@@ -9,6 +9,8 @@ from typing import Any, Literal
 import yaml
 from scipy.stats import bootstrap
 
+from swiftvlm_eval.results.lmms_output import has_failed
+
 Verdict = Literal["pass", "warn", "fail"]
 Sample = Mapping[str, Any]
 
@@ -127,6 +129,10 @@ def check_samples(family: str, samples: Mapping[str, Sequence[Sample]], publishe
         verdict: Verdict = "pass" if empty <= most else "fail"
         what = f"empty answers at most {most:.0%}"
         found.append(Gate(task, what, verdict, f"{empty:.1%}", "check dtype and the end token"))
+        failed = sum(has_failed(line) for line in lines)
+        verdict = "fail" if failed else "pass"
+        advice = "the model's numbers are not finite: check its weights, and dtype (float16 may overflow)"
+        found.append(Gate(task, "no answer failed", verdict, f"{failed} of {len(lines)}", advice))
         if lines and "acc@0.5_alt" in lines[0]:
             found += check_grounding(task, lines, gates["grounding"])
         found.append(check_window(task, lines, windows.get(task)))

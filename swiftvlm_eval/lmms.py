@@ -4,7 +4,6 @@ Requests in, answers out; what is pruned is decided by the method, and how by th
 """
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -19,12 +18,14 @@ from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger
 from PIL import Image
 from tqdm import tqdm
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from swiftvlm_eval.efficiency.flops import PAPER_TEXT_TOKENS, prefill_flops
 from swiftvlm_eval.efficiency.selection import executed_work, selection_flops
 from swiftvlm_eval.llava.adapter import visual_tokens_per_image
+from swiftvlm_eval.first_token import FirstTokenClock, FirstTokenLogits
 from swiftvlm_eval.llava.checkpoint import Checkpoint, load_checkpoint
+from swiftvlm_eval.llava.images import image_digest
 from swiftvlm_eval.llava.prompts import SYSTEM_PROMPT, TEMPLATES, continuation_ids
 from swiftvlm_eval.provenance import checkpoint_name, commit, package_versions
 from swiftvlm_eval.pruning.budget import REFERENCE_VISUAL_TOKENS, budget_in_words, parse_budget
@@ -46,27 +47,6 @@ class PrunedTokenCounts(TokenCounts):  # type: ignore[misc]
         """The stock counts and the key `swiftvlm`."""
         counts: dict[str, Any] = super().to_dict()
         return counts if self.report is None else {**counts, "swiftvlm": dict(self.report)}
-
-
-class FirstTokenClock(StoppingCriteria):  # type: ignore[misc]
-    """Notes when the first token of a batch is there: image encoding and prefill are done."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.start = self.now()
-        self.first_token: float | None = None
-
-    def now(self) -> float:
-        """Seconds, after everything that was asked of the device is done."""
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
-        return time.perf_counter()
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        """Never stops a sample."""
-        if self.first_token is None:
-            self.first_token = self.now()
-        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 class SwiftvlmLlava(lmms):  # type: ignore[misc]
@@ -158,6 +138,7 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
         self.session = PruningSession(self.checkpoint.adapter, self.method, self.budget, self.seed)
         self.journal: Any = None
         self._described: set[str] = set()
+        self._failing: set[str] = set()
         self._totals = {"samples": 0, "seconds": 0.0, "generated": 0, "visual": 0.0}
         words = budget_in_words(self.budget, visual_tokens)
         logger.info("{} on {}: method {}, budget {}", type(self).__name__, self.checkpoint.name, self.method, words)
@@ -285,7 +266,7 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
             self.render(request.args[0], len(own), self.system_prompt)
             for request, own in zip(batch, images, strict=True)
         ]
-        clock = FirstTokenClock(self.device)
+        clock, first_logits = FirstTokenClock(self.device), FirstTokenLogits(len(batch))
         inputs = self.checkpoint.encode(prompts, images)
         self.session.sample_keys = [f"{request.args[-2]}/{request.args[-3]}" for request in batch]
         clock.start = clock.now()
@@ -294,18 +275,21 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
             **inputs,
             **arguments,
             pad_token_id=self.checkpoint.tokenizer.pad_token_id,
+            logits_processor=LogitsProcessorList([first_logits]),
             stopping_criteria=StoppingCriteriaList([clock]),
         )
         seconds = clock.now() - clock.start
         prefill = None if clock.first_token is None else clock.first_token - clock.start
         results = []
-        for number, request in enumerate(batch):
+        outcomes = zip(batch, images, first_logits.failed, strict=True)
+        for number, (request, own, failed) in enumerate(outcomes):
             trace = self.session.traces[number * (len(self.session.traces) // len(batch))]
             emitted = self._emitted(sequences[number], inputs["input_ids"].shape[1])
             text = cut_at(
                 self.checkpoint.tokenizer.decode(emitted, skip_special_tokens=True), batch[0].args[1].get("until")
             )
-            report = self._report(trace, request, *((prefill, seconds) if len(batch) == 1 else (None, None)))
+            times = (prefill, seconds) if len(batch) == 1 else (None, None)
+            report = self._report(trace, request, own, failed, *times)
             counts = PrunedTokenCounts(trace.num_text + trace.num_visual, len(emitted), None, report)
             results.append(GenerationResult(text, counts))
             if not (request.metadata or {}).get("__padding_only__"):
@@ -344,16 +328,23 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
             )
             logits = torch.cat([logits, rest.logits], dim=1)
         loss = torch.nn.functional.cross_entropy(logits[0].float(), continuation[0])
-        greedy = bool((logits[0].argmax(dim=-1) == continuation[0]).all())
+        greedy, finite = (logits[0].argmax(dim=-1) == continuation[0]).all(), logits.isfinite().all()
+        loss, greedy, finite = torch.stack([loss, greedy.float(), finite.float()]).tolist()  # one wait for the device
         trace = self.session.traces[0]
-        report = self._report(trace, request, None, None)
+        report = self._report(trace, request, images, not finite)
         counts = PrunedTokenCounts(trace.num_text + trace.num_visual, len(ids), None, report)
-        return GenerationResult((float(loss), greedy), counts)
+        return GenerationResult((loss, bool(greedy)), counts)
 
     # what a run leaves behind
 
     def _report(
-        self, trace: SampleTrace, request: Instance, prefill: float | None, total: float | None
+        self,
+        trace: SampleTrace,
+        request: Instance,
+        images: Sequence[Image.Image],
+        failed: bool,
+        prefill: float | None = None,
+        total: float | None = None,
     ) -> dict[str, Any]:
         """What pruning did to one sample; the first sample of a task also describes the run."""
         shape, tower = self.checkpoint.adapter.shape, self.checkpoint.adapter.tower_shape
@@ -362,7 +353,12 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
         layers = prefill_flops(trace.rows_per_layer, trace.num_text, shape)
         attributed = self.method.attributed_plan(trace.plan) if trace.num_visual else None
         task = request.args[-2]
+        if failed and task not in self._failing:
+            self._failing.add(task)
+            logger.warning("{} doc_id {}: logits are not finite; such samples count as failed", task, request.args[-3])
         report: dict[str, Any] = {
+            "failed": failed,
+            "image": image_digest(images),
             "visual_tokens": trace.num_visual,
             "text_tokens": trace.num_text,
             "rows_per_layer": run_lengths(trace.rows_per_layer),

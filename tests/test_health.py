@@ -40,6 +40,14 @@ def test_unparsable_pixel_and_empty_answers_fail() -> None:
     assert verdicts([box(1, 0)] * 97 + [box(0, 0, scale="pixel")] * 3)["boxes as fractions"] == "fail"
 
 
+def test_one_failed_answer_is_enough() -> None:
+    sound: dict[str, Any] = {"swiftvlm": {"failed": False}}
+    lines = [{**box(1, 0), "token_counts": [dict(sound)]} for _ in range(50)]
+    assert verdicts(lines)["no answer failed"] == "pass"
+    lines[20]["token_counts"] = [dict(sound), {"swiftvlm": {"failed": True}}]
+    assert verdicts(lines)["no answer failed"] == "fail"
+
+
 def test_score_window_allows_for_sampling_error() -> None:
     window = {"metric": "exact_match", "low": 0.455, "high": 0.475}
     few = [{"exact_match": 1.0}] * 6 + [{"exact_match": 0.0}] * 4  # 60 %, but 10 answers cannot tell

@@ -80,7 +80,8 @@ def decoder_of(model: str | None, shape: str, visual_tokens: int | None = None) 
     from swiftvlm_eval.llava.adapter import visual_tokens_per_image
 
     try:
-        config = AutoConfig.from_pretrained(str(checkpoint_path()) if model == "demo" else model)
+        source = str(checkpoint_path()) if model == "demo" else model
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"model={model!r}: its config cannot be read ({str(error).splitlines()[0]})") from error
     if visual_tokens is None:

@@ -107,9 +107,9 @@ def _documents(column: ColumnScores, intervals: bool) -> str:
         return f"{text}; no intervals."
     if base.named:
         return f"{text}, resampled by image in {base.ids.size} units."
-    if benchmark.reduction != "mean":
-        return f"{text}, resampled in {base.ids.size} units."
-    return f"{text}, taken as independent, since the log names no images; intervals are too short if some share one."
+    what = "" if benchmark.reduction == "mean" else f", resampled in {base.ids.size} units, each scored as one and"
+    why = "since not every sample names its image; intervals are too short if some share one"
+    return f"{text}{what or ','} taken as independent, {why}."
 
 
 def _versions(records: Sequence[RunRecord]) -> str:

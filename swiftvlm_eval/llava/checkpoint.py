@@ -13,17 +13,14 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 
 from swiftvlm_eval.demo import checkpoint_path
 from swiftvlm_eval.llava.adapter import LlavaAdapter, adapter_for
-from swiftvlm_eval.llava.images import ImageMode, pad_to_square
+from swiftvlm_eval.llava.images import ImageMode, check_sliver, pad_to_square
 from swiftvlm_eval.llava.prompts import IMAGE_PLACEHOLDER, prompt_ids
+from swiftvlm_eval.llava.weights import CheckpointError, first_line, read_weights
 from swiftvlm_eval.pruning.masks import SUPPORTED_ATTENTION
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 DTYPES |= {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "half": torch.float16}
 FAMILIES = {"llava": "llava15", "llava_next": "llava_next"}
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be loaded, with the cure."""
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
@@ -111,7 +108,8 @@ class Checkpoint:
             `input_ids` and `attention_mask`, [batch, length]; `pixel_values` (and `image_sizes`) if there are images.
 
         Raises:
-            ValueError: images and placeholders do not match, or a prompt is longer than the model's context.
+            ValueError: images and placeholders do not match, a prompt is longer than the model's context, or an image
+                is too long and thin for `hf_default`.
         """
         flat = [image for own in images for image in own]
         pixels, counts = self._encode_images(flat)
@@ -136,9 +134,13 @@ class Checkpoint:
         """Pixel tensors of all images, and the visual tokens of each."""
         if not images:
             return {}, []
-        ready = [image.convert("RGB") for image in images]
         if self.family == "llava15" and self.image_mode == "pad":
-            ready = [pad_to_square(image) for image in ready]
+            ready = [pad_to_square(image) for image in images]
+        else:
+            ready = [image.convert("RGB") for image in images]
+        if self.family == "llava15" and self.image_mode == "hf_default":
+            for image in ready:
+                check_sliver(image, self.model.config.vision_config.image_size)
         encoded = self.processor(
             text=[IMAGE_PLACEHOLDER] * len(ready), images=ready, padding=True, return_tensors="pt"
         )
@@ -171,7 +173,7 @@ def load_checkpoint(
         before_weights: called with the config before anything large is read; may refuse by raising.
 
     Raises:
-        CheckpointError: no such folder or hub id, something missing in it, or not a LLaVA model.
+        CheckpointError: no such folder or hub id, something missing in it (a weight, too), or not a LLaVA model.
         ValueError: unknown dtype, device, attention implementation or image mode.
     """
     if image_mode not in ("pad", "hf_default"):
@@ -189,7 +191,7 @@ def load_checkpoint(
     if attn_implementation not in SUPPORTED_ATTENTION:
         raise ValueError(f"attn_implementation={attn_implementation!r}: allowed are {', '.join(SUPPORTED_ATTENTION)}")
     with _explaining(pretrained):
-        config = AutoConfig.from_pretrained(source, revision=revision)
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
     if config.model_type not in FAMILIES:
         raise CheckpointError(
             f"pretrained={pretrained!r}: model_type={config.model_type!r}; allowed are {', '.join(FAMILIES)}"
@@ -197,16 +199,18 @@ def load_checkpoint(
     if before_weights is not None:
         before_weights(config)
     with _explaining(pretrained, attn_implementation):
-        model = AutoModelForImageTextToText.from_pretrained(
+        model = read_weights(
+            AutoModelForImageTextToText,
             source,
+            name=pretrained,
             revision=revision,
             dtype=torch_dtype,
             attn_implementation=attn_implementation,
-            use_safetensors=True,
             device_map=device_map,
-        ).eval()
-        processor = AutoProcessor.from_pretrained(source, revision=revision)
-        processor.image_processor = AutoImageProcessor.from_pretrained(source, revision=revision, backend="pil")
+        )
+        ours = {"revision": revision, "trust_remote_code": False}
+        processor = AutoProcessor.from_pretrained(source, **ours)
+        processor.image_processor = AutoImageProcessor.from_pretrained(source, backend="pil", **ours)
     return Checkpoint(pretrained, revision, model if device_map else model.to(target), processor, image_mode)
 
 
@@ -220,8 +224,10 @@ def _explaining(pretrained: str, attn_implementation: str = "") -> Iterator[None
     """
     try:
         yield
+    except CheckpointError:
+        raise
     except (OSError, ValueError, ImportError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = first_line(error)
         if isinstance(error, ImportError) and attn_implementation.startswith("flash"):
             raise ValueError(
                 f"attn_implementation={attn_implementation!r}: not usable here ({reason}); sdpa always is"

@@ -77,23 +77,36 @@ def pruning_report(sample: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: The token counts are not shaped as lmms-eval writes them.
     """
-    report = _token_counts(sample).get("swiftvlm")
+    return _report_of(next(iter(_token_counts(sample)), {}))
+
+
+def has_failed(sample: Mapping[str, Any]) -> bool:
+    """Returns whether our model class reported that an answer to the sample (a choice of it, too) means nothing.
+
+    Raises:
+        ValueError: The token counts are not shaped as lmms-eval writes them.
+    """
+    reports = [_report_of(counts) for counts in _token_counts(sample)]
+    return any(report.get("failed") or report.get("error") for report in reports)
+
+
+def _report_of(counts: Mapping[str, Any]) -> dict[str, Any]:
+    report = counts.get("swiftvlm")
     return report if isinstance(report, dict) else {}
 
 
-def _token_counts(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the counts of a sample's first answer, an empty dict if it has none.
+def _token_counts(sample: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the counts of each answer to a sample: one, or one for each choice.
 
     Raises:
         ValueError: They have another shape.
     """
     counts = sample.get("token_counts")
-    if counts is None or counts == []:
-        return {}
-    first = counts[0] if isinstance(counts, list) else counts
-    if not isinstance(counts, list) or not isinstance(first, dict | None):
+    if counts is None:
+        return []
+    if not isinstance(counts, list) or not all(isinstance(each, dict | None) for each in counts):
         raise ValueError(f"token_counts {counts!r}; allowed are null or a list of objects and nulls")
-    return first or {}
+    return [each or {} for each in counts]
 
 
 def kept_visual_tokens(report: Mapping[str, Any]) -> float | None:
@@ -114,25 +127,26 @@ def sample_line(task: str, sample: Mapping[str, Any], metrics: Iterable[str]) ->
             numbers are left out.
     """
     report = pruning_report(sample)
-    counts = _token_counts(sample)
+    counts = next(iter(_token_counts(sample)), {})
     scores: dict[str, float] = {}
-    cluster, stratum = sample.get("cluster_id"), None
+    group: str | None = None
+    stratum: str | None = None
     for key in metrics:
         value = sample.get(key)
         score = _score(value)
         if score is not None:
             scores[key] = score
         if isinstance(value, dict):
-            cluster, stratum = _unit_of(value, cluster, stratum)
+            group, stratum = _group_of(value, group, stratum)
     return SampleLine(
         task=task,
         doc_id=int(sample["doc_id"]),
-        # A task that formats a missing field writes the word.
-        cluster_id=None if cluster in (None, "", "None") else str(cluster),
+        cluster_id=_image_of(task, sample, report),
+        group=group,
         stratum=stratum,
         prediction=_text(sample.get("filtered_resps")),
         scores=scores,
-        failed=bool(report.get("failed") or report.get("error")),
+        failed=has_failed(sample),
         input_tokens=counts.get("input_tokens"),
         visual_tokens=report.get("visual_tokens"),
         kept_visual_tokens=kept_visual_tokens(report),
@@ -160,13 +174,23 @@ def _letter_score(value: Mapping[str, object]) -> float | None:
     return float(answer_letter(value) == value["answer"])
 
 
-def _unit_of(value: Mapping[str, Any], cluster: object, stratum: str | None) -> tuple[object, str | None]:
-    """Returns (unit, category) of a dictionary-valued score: an MME image, or a circular MMBench question."""
+def _group_of(value: Mapping[str, Any], group: str | None, stratum: str | None) -> tuple[str | None, str | None]:
+    """Returns (group, category) of a dictionary-valued score: an MME pair, or a circular MMBench question."""
     if isinstance(value.get("index"), int | float) and "prediction" in value:
-        return int(value["index"]) % 1_000_000, stratum
+        return str(int(value["index"]) % 1_000_000), stratum
     if "category" in value and "question_id" in value:
-        return value["question_id"], str(value["category"])
-    return cluster, stratum
+        return str(value["question_id"]), str(value["category"])
+    return group, stratum
+
+
+def _image_of(task: str, sample: Mapping[str, Any], report: Mapping[str, Any]) -> str | None:
+    """Returns the name of a sample's image: the task's own, else the hash that our model class reports, else None."""
+    named = sample.get("cluster_id")
+    if named not in (None, "", "None"):  # a task that formats a missing field writes the word
+        return str(named)
+    if "image" not in report:
+        return None
+    return f"{task} document {sample['doc_id']}" if report["image"] is None else f"image {report['image']}"
 
 
 def _text(value: object) -> str:

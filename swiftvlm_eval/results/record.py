@@ -206,7 +206,7 @@ class TaskResult(_Frozen):
         failed: Documents without a usable answer or score: missing lines, reported failures, scores that are NaN.
         prompts_sha256: Hash over document ids and prompts; equal hashes mean the same questions.
         documents_sha256: Hash over document ids and targets.
-        clustered: Whether the per-sample lines name the image, so that intervals can be clustered by it.
+        clustered: Whether every per-sample line names its image, so that intervals can be clustered by it.
         metrics: Scores by metric.
         execution: What the prefill did; None if the model class does not report it.
         timing: Times; None if the model class does not report them.

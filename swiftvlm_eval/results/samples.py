@@ -19,7 +19,10 @@ class SampleLine(BaseModel):
     Attributes:
         task: lmms-eval task name.
         doc_id: Row of the document after the task's filter.
-        cluster_id: The image (or other unit) several documents share; None if the log does not name it.
+        cluster_id: The image, which several documents may share; None if nobody names it. A document without an image
+            is its own.
+        group: What a task scores as one: MME's pair of questions, MMBench's question in all its rotations; else None.
+            Files from before this field have it as `cluster_id`.
         stratum: Category within which a task averages (MME), else None.
         prediction: The answer that was scored.
         scores: Finite per-sample scores by metric.
@@ -37,6 +40,7 @@ class SampleLine(BaseModel):
     task: str
     doc_id: Count
     cluster_id: str | None
+    group: str | None = None
     stratum: str | None
     prediction: str
     scores: dict[str, Score]

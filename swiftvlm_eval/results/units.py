@@ -1,11 +1,11 @@
 """From per-sample scores to the units a statistic resamples.
 
-A unit is what is drawn as a whole: an image with all its questions where the log names the image, the document
-otherwise. Every reduction used here makes the task score a *sum of contributions of units*, so one bootstrap and one
-permutation test serve all of them:
+A unit is what is drawn as a whole: an image with all its questions where every sample names its image, otherwise what
+the task scores as one. Every reduction used here makes the task score a *sum of contributions* of what it scores as
+one, and a unit contributes their sum, so one bootstrap and one permutation test serve all of them:
 
 * `mean`: each document contributes score / number of documents;
-* `mme`: an image with its two questions contributes 100 (accuracy + both-right) / images of its category (MME,
+* `mme`: a pair of questions on one image contributes 100 (accuracy + both-right) / pairs of its category (MME,
   arXiv 2306.13394), which adds up to the sum over categories of accuracy and accuracy+;
 * `circular`: a question contributes 100 / questions if every rotation of its options was answered right (MMBench,
   arXiv 2307.06281).
@@ -35,7 +35,7 @@ class Units:
         contributions: Contribution of each unit to the task score [units], on lmms-eval's scale.
         expected: What each unit would contribute if all documents (of its category) scored the same [units].
         binary: Every unit is one right-or-wrong decision, so McNemar's test applies.
-        clustered: Some unit holds several documents.
+        clustered: Some unit holds several documents, or several of what the task scores as one.
         named: Units are images, under the names that other tasks on the same images use as well.
     """
 
@@ -69,10 +69,10 @@ def reduce_samples(lines: Sequence[SampleLine], benchmark: Benchmark, reported: 
     scored = [line for line in lines if benchmark.metric in line.scores]
     if not scored:
         raise ValueError(f"no per-sample score {benchmark.metric!r} for task {benchmark.task!r}")
-    # Only a log that names every image can be clustered by it.
-    named = all(line.cluster_id is not None for line in scored)
-    units = [line.cluster_id or "" if named else f"doc {line.doc_id:09d}" for line in scored]
-    contributions, expected = _REDUCTIONS[benchmark.reduction](scored, units, benchmark.metric)
+    groups = [_group(line, benchmark) for line in scored]
+    images = _images(scored, groups, benchmark)
+    contributions, expected = _REDUCTIONS[benchmark.reduction](scored, groups, benchmark.metric)
+    contributions, expected = _by_unit(contributions, images), _by_unit(expected, images)
     total = math.fsum(contributions.values())
     if not math.isclose(total, reported, rel_tol=1e-6, abs_tol=1e-6):
         raise ValueError(
@@ -80,7 +80,7 @@ def reduce_samples(lines: Sequence[SampleLine], benchmark: Benchmark, reported: 
         )
     ids = sorted(contributions)
     values = np.array([contributions[unit] for unit in ids])
-    several = benchmark.reduction == "mean" and len(ids) < len(scored)
+    several = len(ids) < len(set(groups))
     right_or_wrong = bool(np.isin(values / (values.max() or 1.0), (0.0, 1.0)).all())
     return Units(
         ids=np.array(ids),
@@ -88,41 +88,69 @@ def reduce_samples(lines: Sequence[SampleLine], benchmark: Benchmark, reported: 
         expected=np.array([expected[unit] for unit in ids]),
         binary=right_or_wrong and not several and benchmark.reduction != "mme",
         clustered=several,
-        named=named and benchmark.reduction == "mean",
+        named=bool(images),
     )
+
+
+def _group(line: SampleLine, benchmark: Benchmark) -> str:
+    """What the task scores as one."""
+    document = f"doc {line.doc_id:09d}"
+    if benchmark.reduction == "mean":
+        return document
+    group = line.group or line.cluster_id or document
+    return f"{line.stratum or ''} {group}" if benchmark.reduction == "mme" else group
+
+
+def _images(lines: Sequence[SampleLine], groups: Sequence[str], benchmark: Benchmark) -> dict[str, str]:
+    """The image of each group; empty unless every line names it and no group has two."""
+    images: dict[str, str] = {}
+    for line, group in zip(lines, groups, strict=True):
+        # lines from before `group` existed hold it in place of the image
+        known = line.cluster_id is not None and (benchmark.reduction == "mean" or line.group is not None)
+        if not known or images.setdefault(group, str(line.cluster_id)) != line.cluster_id:
+            return {}
+    return images
+
+
+def _by_unit(values: dict[str, float], images: dict[str, str]) -> dict[str, float]:
+    """Sums over the groups of an image."""
+    if not images:
+        return values
+    sums: dict[str, float] = defaultdict(float)
+    for group, value in values.items():
+        sums[images[group]] += value
+    return dict(sums)
 
 
 Contributions = tuple[dict[str, float], dict[str, float]]
 
 
-def _mean(lines: Sequence[SampleLine], units: Sequence[str], metric: str) -> Contributions:
-    sums: dict[str, float] = defaultdict(float)
-    for line, unit in zip(lines, units, strict=True):
-        sums[unit] += line.scores[metric] / len(lines)
-    score = math.fsum(sums.values())
-    return dict(sums), {unit: score * size / len(lines) for unit, size in Counter(units).items()}
+def _mean(lines: Sequence[SampleLine], groups: Sequence[str], metric: str) -> Contributions:
+    shares = {group: line.scores[metric] / len(lines) for line, group in zip(lines, groups, strict=True)}
+    return shares, dict.fromkeys(shares, math.fsum(shares.values()) / len(shares))
 
 
-def _mme(lines: Sequence[SampleLine], units: Sequence[str], metric: str) -> Contributions:
-    images: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for line, unit in zip(lines, units, strict=True):
-        images[line.stratum or "", unit].append(line.scores[metric])
-    sizes = Counter(category for category, _ in images)
+def _mme(lines: Sequence[SampleLine], groups: Sequence[str], metric: str) -> Contributions:
+    pairs: dict[str, list[float]] = defaultdict(list)
+    category: dict[str, str] = {}
+    for line, group in zip(lines, groups, strict=True):
+        pairs[group].append(line.scores[metric])
+        category[group] = line.stratum or ""
+    sizes = Counter(category.values())
     contributions: dict[str, float] = {}
     totals: dict[str, float] = defaultdict(float)
-    for (category, image), scores in images.items():
-        share = 100 * (sum(scores) / len(scores) + (min(scores) == 1.0)) / sizes[category]
-        contributions[f"{category} {image}"] = share
-        totals[category] += share
-    return contributions, {f"{name} {image}": totals[name] / sizes[name] for name, image in images}
+    for group, scores in pairs.items():
+        contributions[group] = 100 * (sum(scores) / len(scores) + (min(scores) == 1.0)) / sizes[category[group]]
+        totals[category[group]] += contributions[group]
+    return contributions, {group: totals[name] / sizes[name] for group, name in category.items()}
 
 
-def _circular(lines: Sequence[SampleLine], units: Sequence[str], metric: str) -> Contributions:
+def _circular(lines: Sequence[SampleLine], groups: Sequence[str], metric: str) -> Contributions:
     questions: dict[str, float] = {}
-    for line, unit in zip(lines, units, strict=True):
-        questions[unit] = min(questions.get(unit, 1.0), line.scores[metric])
+    for line, group in zip(lines, groups, strict=True):
+        questions[group] = min(questions.get(group, 1.0), line.scores[metric])
     right = math.fsum(questions.values())
-    contributions = {unit: 100 * score / len(questions) for unit, score in questions.items()}
+    contributions = {group: 100 * score / len(questions) for group, score in questions.items()}
     return contributions, dict.fromkeys(questions, 100 * right / len(questions) ** 2)
 
 

@@ -349,4 +349,4 @@ def test_a_log_without_image_names_is_not_called_clustered(tmp_path: Path) -> No
     one_run(tmp_path / "in", "vanilla", RIGHT)
     one_run(tmp_path / "in", "fastv", [0.0, 1.0] * 4)
     caption = " ".join(only_board([tmp_path / "in"]).caption)
-    assert "taken as independent, since the log names no images" in caption and "by image" not in caption
+    assert "taken as independent, since not every sample names its image" in caption and "by image" not in caption

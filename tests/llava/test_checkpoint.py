@@ -111,6 +111,40 @@ def test_the_cpu_is_always_there() -> None:
     assert resolve_device("auto").type in ("cpu", "cuda", "mps", "xpu")
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_prompts_of_a_batch_keep_their_own_images(tmp_path: Path, order: tuple[int, ...]) -> None:
+    """None, one and two images; on LLaVA-NeXT each has another number of tokens."""
+    checkpoint = load_checkpoint(str(save(tmp_path, "llava_next", grid=2, layers=2)), device="cpu")
+    prompts = ["USER: Yes or no ASSISTANT:", "USER: <image> A red square ASSISTANT:", "USER: <image> and <image> ?"]
+    images = [[], [make_image(56, 28, 1)], [make_image(28, 84, 2), make_image(56, 56, 3)]]
+    alone = [checkpoint.encode([prompts[number]], [images[number]]) for number in order]
+    batch = checkpoint.encode([prompts[number] for number in order], [images[number] for number in order])
+    lengths = [own["input_ids"].shape[1] for own in alone]
+    assert len(set(lengths)) == 3
+    for row, (own, length) in enumerate(zip(alone, lengths, strict=True)):
+        assert batch["input_ids"][row, -length:].tolist() == own["input_ids"][0].tolist()
+        padding = batch["attention_mask"].shape[1] - length
+        assert batch["attention_mask"][row].tolist() == [0] * padding + [1] * length
+    seen = [size for own in alone if "image_sizes" in own for size in own["image_sizes"].tolist()]
+    assert batch["image_sizes"].tolist() == seen and len(seen) == 3
+    tiles = [tile for own in alone if "pixel_values" in own for tile in own["pixel_values"]]
+    for found, expected in zip(batch["pixel_values"], tiles, strict=True):
+        assert torch.equal(found[: len(expected)], expected)
+
+
+def test_a_prompt_of_exactly_the_models_context(folder: Path) -> None:
+    checkpoint = load_checkpoint(str(folder), device="cpu")
+    length = checkpoint.encode(["USER: A"], [[]])["input_ids"].shape[1]
+    checkpoint.model.config.text_config.max_position_embeddings = length
+    assert checkpoint.adapter.decoder.config.max_position_embeddings == length
+    assert checkpoint.encode(["USER: A"], [[]])["input_ids"].shape[1] == length
+    checkpoint.model.config.text_config.max_position_embeddings = length - 1
+    with pytest.raises(
+        ValueError, match=f"prompt of {length} tokens: longer than the model's context of {length - 1}"
+    ):
+        checkpoint.encode(["USER: A"], [[]])
+
+
 def test_a_prompt_beyond_the_models_context(folder: Path) -> None:
     checkpoint = load_checkpoint(str(folder), device="cpu")
     with pytest.raises(ValueError, match="longer than the model's context of 4096"):

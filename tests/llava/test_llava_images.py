@@ -11,8 +11,9 @@ from PIL import Image
 from tiny_models import make_image
 from transformers import LlavaImageProcessorPil
 
+from swiftvlm_eval.llava import images as module
 from swiftvlm_eval.llava.checkpoint import load_checkpoint
-from swiftvlm_eval.llava.images import pad_to_square
+from swiftvlm_eval.llava.images import LARGEST_SIDE, image_digest, pad_to_square
 
 SIZES = [(64, 48), (48, 64), (50, 50), (33, 61), (61, 33), (61, 34), (1, 57), (200, 3)]
 SIDE = 56  # pixels of the tiny tower
@@ -104,3 +105,62 @@ def test_next_images_are_not_padded() -> None:
     for tile, left in ((1, 0), (2, 28)):
         expected = normalised(np.asarray(image)[:, left : left + 28])
         torch.testing.assert_close(found["pixel_values"][0, tile], expected, rtol=0, atol=1e-5)
+
+
+def test_a_sliver_needs_no_canvas_of_its_own_length() -> None:
+    """20000 x 20000 pixels would be 1.2 GB."""
+    padded = pad_to_square(Image.new("RGB", (20000, 10), "white"))
+    assert padded.size == (LARGEST_SIDE, LARGEST_SIDE)
+    assert LARGEST_SIDE**2 * 3 <= 192 * 2**20
+    middle = np.asarray(padded)[:, LARGEST_SIDE // 2]
+    assert (middle == 255).all(axis=1).sum() == 4  # 10 * 8192 / 20000, rounded
+    assert pad_to_square(Image.new("L", (10, 20000))).size == (LARGEST_SIDE, LARGEST_SIDE)
+
+
+def test_up_to_the_bound_nothing_is_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST_SIDE", 64)
+    image = make_image(64, 40)
+    assert np.array_equal(np.asarray(pad_to_square(image)), squared(image))
+
+
+@pytest.mark.parametrize("size", [(260, 100), (90, 300), (256, 256)])
+def test_beyond_the_bound_the_tower_sees_nearly_the_same(
+    size: tuple[int, int], hub_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = load_checkpoint(str(hub_folder), device="cpu")
+    image = make_image(*size)
+    whole = checkpoint.encode(["<image>"], [[image]])["pixel_values"]
+    monkeypatch.setattr(module, "LARGEST_SIDE", 224)
+    bounded = checkpoint.encode(["<image>"], [[image]])["pixel_values"]
+    assert not torch.equal(whole, bounded)
+    assert float((whole - bounded).abs().mean()) < 0.1 * float(whole.std())
+
+
+def test_a_sliver_that_would_be_cropped_is_refused_by_name(hub_folder: Path) -> None:
+    """The shorter edge would become 56 pixels, the longer one 112,000, before all but 56 of them are cut off."""
+    checkpoint = load_checkpoint(str(hub_folder), device="cpu", image_mode="hf_default")
+    longest = LARGEST_SIDE**2 // SIDE**2
+    with pytest.raises(
+        ValueError, match=rf"image of 60000 x 2 pixels: image_mode=hf_default .* up to {longest} times"
+    ):
+        checkpoint.encode(["<image>"], [[Image.new("RGB", (60000, 2))]])
+    assert checkpoint.encode(["<image>"], [[Image.new("RGB", (600, 2))]])["pixel_values"].shape[0] == 1
+
+
+def test_a_digest_names_pixels() -> None:
+    image = make_image(31, 17)
+    name = image_digest([image])
+    assert name is not None and len(name) == 16
+    with_alpha = image.copy()
+    with_alpha.putalpha(255)
+    grey = image.convert("L")
+    assert image_digest([with_alpha]) == name
+    assert image_digest([grey]) == image_digest([grey.convert("RGB")]) != name
+    other = image.copy()
+    other.putpixel((3, 5), (1, 2, 3))
+    turned = Image.frombytes("RGB", (17, 31), image.tobytes())  # the same bytes in another shape
+    names = [
+        image_digest(each) for each in ([image], [other], [turned], [image, image], [image, other], [other, image])
+    ]
+    assert len(set(names)) == 6
+    assert image_digest([]) is None

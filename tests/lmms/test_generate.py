@@ -102,6 +102,16 @@ def test_batches_change_nothing(method: str, family: str) -> None:
     assert len({text for text, *_ in found[1]}) > 2
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_each_answer_names_its_image(batch_size: int) -> None:
+    sizes = [[(70, 50)], [(50, 70)], [(70, 50)], [], [(70, 50), (50, 70)]]
+    model = make_model("fastv", budget=0.6, batch_size=batch_size)
+    answers = model.generate_until(make_requests(model, [{"max_new_tokens": 1}] * 5, sizes=sizes))
+    first, second, again, none, two = (answer.token_counts.to_dict()["swiftvlm"]["image"] for answer in answers)
+    assert first == again and none is None
+    assert len({first, second, two}) == 3
+
+
 def test_random_pruning_follows_the_seed_and_the_document() -> None:
     def kept(seed: int, order: list[int]) -> dict[int, list[int]]:
         model = make_model("random", budget=0.5, seed=seed)

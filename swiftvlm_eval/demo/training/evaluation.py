@@ -21,6 +21,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from swiftvlm_eval.demo import data_path
 from swiftvlm_eval.demo.questions import TASKS, Question, Task
 from swiftvlm_eval.demo.training.tokenizer import AFTER_IMAGE, BEFORE_IMAGE
+from swiftvlm_eval.llava.weights import read_weights
 
 MAX_NEW_TOKENS = 16
 HIT_IOU = 0.5
@@ -70,8 +71,9 @@ def evaluate(
     checkpoint: Path, device: torch.device, tasks: Sequence[Task] = TASKS
 ) -> dict[str, dict[str, float | int]]:
     """Share of right answers of each benchmark: n, right, accuracy and its 95 % Wilson interval."""
-    processor = AutoProcessor.from_pretrained(checkpoint)
-    model = LlavaForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).to(device).eval()
+    processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
+    folder = str(checkpoint)
+    model = read_weights(LlavaForConditionalGeneration, folder, name=folder, dtype=torch.float32).to(device)
     scores: dict[str, dict[str, float | int]] = {}
     for task in tasks:
         samples = list(read_samples(task, data_path(f"demo_{task}")))
