@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +14,13 @@ from lmms_eval.api import task as lmms_task
 from lmms_eval.tasks import TaskManager
 
 from swiftvlm_eval import lmms as lmms_module
-from swiftvlm_eval import sweep as sweep_module
 from swiftvlm_eval.journal import Journal
 from swiftvlm_eval.lmms import SwiftvlmLlava
 from swiftvlm_eval.pruning.methods import method_names
 from swiftvlm_eval.results import read_record
 from swiftvlm_eval.sweep import Configuration, Sweep, make_grid, parse_methods
+from swiftvlm_eval.sweep import running as sweep_module
+from swiftvlm_eval.sweep.documents import Documents
 
 LIMIT = 2
 NO_COUNTS = b'{"key": "task/1/ab", "text": "yes", "counts": null}\n'
@@ -55,7 +57,12 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def make_sweep(out: Path, *tasks: str, **options: Any) -> Sweep:
-    return Sweep(checkpoint(), tasks or ("demo_gqa", "demo_refcoco"), out, limit=LIMIT, **options)
+    return Sweep(checkpoint(), documents(*tasks), out, **{"limit": LIMIT, **options})
+
+
+@cache
+def documents(*tasks: str) -> Documents:
+    return Documents(tasks or ("demo_gqa", "demo_refcoco"))
 
 
 def files(folder: Path) -> list[str]:
@@ -124,9 +131,9 @@ def test_labels_tell_cells_apart() -> None:
 # runs
 
 
-def test_unknown_tasks_are_refused(tmp_path: Path) -> None:
+def test_unknown_tasks_are_refused() -> None:
     with pytest.raises(ValueError, match="tasks=no_such: unknown to lmms-eval"):
-        make_sweep(tmp_path, "demo_gqa", "no_such")
+        Documents(["demo_gqa", "no_such"])
 
 
 def test_a_record_for_every_cell_and_a_second_call_that_runs_nothing(tmp_path: Path, generated: list[str]) -> None:
@@ -168,7 +175,7 @@ def test_another_setting_is_another_cell(tmp_path: Path) -> None:
         sweep._identity(Configuration("fastv", 0.5, seed=1)),
         make_sweep(tmp_path, "demo_gqa")._identity(base),
         make_sweep(tmp_path, batch_size=2)._identity(base),
-        Sweep(checkpoint(), ["demo_gqa", "demo_refcoco"], tmp_path)._identity(base),
+        make_sweep(tmp_path, limit=None)._identity(base),
     ]
     assert len({sweep._identity(base), *others}) == 7
     assert make_sweep(tmp_path, "demo_refcoco", "demo_gqa")._identity(base) == sweep._identity(base)
