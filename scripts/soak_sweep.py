@@ -83,7 +83,7 @@ def round_of_sweeps(out: Path, options: argparse.Namespace, kills: int, dice: ra
             if not workers and code != 0:  # the one it left the work to is gone, too
                 workers.append(start(out, options.methods, options.limit))
         if workers and killed < kills and time.monotonic() > next_kill:
-            victim = dice.choice(workers)
+            victim = dice.choice([worker for worker in workers if at_work(out, worker)] or workers)
             os.kill(victim, signal.SIGKILL)
             os.waitpid(victim, 0)
             busy += at_work(out, victim)

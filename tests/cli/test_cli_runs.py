@@ -6,8 +6,11 @@ import pytest
 from command_line import run
 from fake_runs import description, samples_of, write_run
 
-from swiftvlm_eval.cli.runs import forget
+from swiftvlm_eval import sweep
+from swiftvlm_eval.cli import runs
+from swiftvlm_eval.cli.runs import exit_status, forget
 from swiftvlm_eval.results import import_run, write_record
+from swiftvlm_eval.sweep import Configuration, Outcome
 
 
 def stored(out: Path, pretrained: str) -> list[Path]:
@@ -54,6 +57,7 @@ def test_a_folder_that_cannot_be_made_is_named_before_any_work(tmp_path: Path, c
         ("--tasks", " , ", "tasks=' , ': names at least one"),
         ("--budgets", "nan", "budget='nan'"),
         ("--methods", "", "methods='': allowed are all"),
+        ("--shard", "17/16", "shard='17/16': allowed is K/N with K from 1 to N"),
     ],
 )
 def test_a_bad_option_is_named_before_the_model_is_loaded(
@@ -61,6 +65,30 @@ def test_a_bad_option_is_named_before_the_model_is_loaded(
 ) -> None:
     status, _, output = run("sweep", "--model", str(tmp_path / "none"), "--out", str(tmp_path / "out"), option, value)
     assert status == 1 and message in output
+
+
+def test_the_exit_status_says_whether_every_configuration_has_its_record(tmp_path: Path) -> None:
+    def outcomes(*statuses: str) -> list[Outcome]:
+        record = tmp_path / "x.record.json"
+        cell = Configuration("fastv", 0.5)
+        return [Outcome(cell, status, record if status in ("done", "kept") else None) for status in statuses]
+
+    assert exit_status(outcomes("done", "kept")) == 0 == exit_status([])
+    assert exit_status(outcomes("done", "refused")) == 1 == exit_status(outcomes("claimed", "kept"))
+
+
+def test_the_demo_reads_its_grid_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    parse = sweep.parse_methods
+    monkeypatch.setattr(sweep, "parse_methods", lambda text: read.append(text) or parse(text))
+
+    def stop(_: str, __: Path, grid: list[Configuration], *___: object, **____: object) -> None:
+        raise ValueError(f"{len(grid)} configurations")
+
+    monkeypatch.setattr(runs, "run_sweep", stop)
+    status, _, output = run("demo", "--out", str(tmp_path), "--methods", "vanilla,fastv")
+    assert status == 1 and "3 configurations" in output
+    assert read == ["vanilla,fastv"]
 
 
 def test_generated_data_is_where_it_was_asked_for(tmp_path: Path) -> None:

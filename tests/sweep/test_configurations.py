@@ -2,7 +2,7 @@
 
 import pytest
 
-from swiftvlm_eval.pruning.methods import method_names
+from swiftvlm_eval.pruning.methods import make_method, method_names
 from swiftvlm_eval.sweep import Configuration, make_grid, parse_methods, parse_shard
 
 
@@ -36,7 +36,7 @@ def test_bad_methods(text: str, message: str) -> None:
         parse_methods(text)
 
 
-def test_the_grid_holds_vanilla_once_and_seeds_for_random_only() -> None:
+def test_the_grid_holds_vanilla_once_and_every_seed_of_what_draws() -> None:
     grid = make_grid(parse_methods("vanilla,fastv,random"), ["192", "1/3", "0.5"], seeds=(0, 7))
     cells = [(cell.method, round(cell.budget, 4), cell.seed) for cell in grid]
     # 192 of 576 is one third: the same cell
@@ -49,6 +49,13 @@ def test_the_grid_holds_vanilla_once_and_seeds_for_random_only() -> None:
         ("random", 0.5, 0),
         ("random", 0.5, 7),
     ]
+
+
+def test_seeds_are_for_methods_that_say_they_draw_whatever_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(make_method("fastv", {})), "draws", True)
+    monkeypatch.setattr(type(make_method("random", {})), "draws", False)
+    cells = [(cell.method, cell.seed) for cell in make_grid([("fastv", {}), ("random", {})], ["0.5"], seeds=(0, 7))]
+    assert cells == [("fastv", 0), ("fastv", 7), ("random", 0)]
 
 
 @pytest.mark.parametrize("budget", ["0", "577", "x", "-1", ""])
