@@ -2,40 +2,46 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 
 class Journal:
-    """An append-only file of answers, one JSON line each; a line that was cut off by a kill is ignored.
+    """Append-only files of answers, one JSON line each, one file per process; a line cut off by a kill is ignored.
 
-    An answer is found again only for the same task, document and prompt.
+    An answer is found again only for the same task, document and prompt, whichever process gave it.
 
     Args:
-        path: the file; it and its folder are made when the first answer comes.
+        path: the file of the first process; process N writes `<stem>.<N>.jsonl` beside it. It and its folder are made
+            when the first answer comes.
+        process: number of this process.
+        count: how many processes there are now; replaces what stored answers say of their run.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, process: int = 0, count: int = 1) -> None:
+        self._first = path
+        self.path = path.with_name(f"{path.stem}.{process}{path.suffix}") if process else path
+        self._count = count
         self._answers: dict[str, tuple[str, dict[str, Any]]] = {}
-        if path.exists():
-            self._read()
+        for file in self._files():
+            self._read(file)
+        self._cut = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
 
-    def _read(self) -> None:
-        content = self.path.read_bytes().decode(errors="replace")  # a crash may leave any bytes
-        sound = []
-        for line in content.split("\n"):
+    def _files(self) -> list[Path]:
+        """The files of all processes, also of an earlier run with more of them."""
+        found = self._first.parent.glob(f"{self._first.stem}.*{self._first.suffix}")
+        return [*([self._first] if self._first.exists() else []), *sorted(found)]
+
+    def _read(self, file: Path) -> None:
+        for line in file.read_bytes().decode(errors="replace").split("\n"):  # a crash may leave any bytes
             try:
                 entry = json.loads(line)
                 key, text, counts = entry["key"], entry["text"], entry["counts"]
-            except (json.JSONDecodeError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError):
                 continue
             if isinstance(key, str) and isinstance(text, str) and isinstance(counts, dict):
                 self._answers[key] = (text, counts)
-                sound.append(line)
-        kept = "".join(f"{line}\n" for line in sound)
-        if kept != content:
-            self.path.write_text(kept, encoding="utf-8")
 
     def __len__(self) -> int:
         """Answers at hand."""
@@ -43,19 +49,31 @@ class Journal:
 
     def find(self, request: Any) -> tuple[str, dict[str, Any]] | None:
         """The answer to a request and its token counts, or None."""
-        return self._answers.get(self._key(request))
+        stored = self._answers.get(self._key(request))
+        return None if stored is None else (stored[0], self._of_this_run(stored[1]))
+
+    def _of_this_run(self, counts: dict[str, Any]) -> dict[str, Any]:
+        """Counts whose description of the run, if they hold one, names the present number of processes."""
+        report = counts.get("swiftvlm")
+        run = report.get("run") if isinstance(report, Mapping) else None
+        if not isinstance(report, Mapping) or not isinstance(run, Mapping):
+            return counts
+        return {**counts, "swiftvlm": {**report, "run": {**run, "world_size": self._count}}}
 
     def add(self, request: Any, text: str, counts: dict[str, Any]) -> None:
         """Stores an answer at once."""
         key = self._key(request)
         self._answers[key] = (text, counts)
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"key": key, "text": text, "counts": counts}) + "\n"
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"key": key, "text": text, "counts": counts}) + "\n")
+            stream.write(f"\n{line}" if self._cut else line)
+        self._cut = False
 
     def close(self) -> None:
-        """The run is complete: the file is not needed any more."""
-        self.path.unlink(missing_ok=True)
+        """The run is complete: the files of all processes are not needed any more."""
+        for file in {self.path, *self._files()}:
+            file.unlink(missing_ok=True)
 
     @staticmethod
     def _key(request: Any) -> str:

@@ -36,6 +36,10 @@ def manifests() -> list[Any]:
         _add_task_folder()
     except Exception as error:  # lmms-eval has changed under us: say so, and keep its other plugins alive
         _logger.warning("swiftvlm-eval: tasks not registered (%s); use --include_path %s", error, TASK_FOLDER)
+    try:
+        _load_documents_first()
+    except Exception as error:
+        _logger.warning("swiftvlm-eval: documents are loaded after the model (%s)", error)
     return [
         ModelManifest(model_id=name, simple_class_path=f"swiftvlm_eval.lmms.{cls}")
         for name, cls in model_classes().items()
@@ -70,3 +74,43 @@ def _add_task_folder() -> None:
 
     initialize_tasks.includes_swiftvlm_tasks = True  # type: ignore[attr-defined]
     TaskManager.initialize_tasks = initialize_tasks
+
+
+def _load_documents_first() -> None:
+    """Lets the command line of lmms-eval load a task's documents when it looks up its name, for our models.
+
+    Its evaluator loads the model first, and what is wrong with the data is known minutes later. It is given the tasks
+    that are loaded here, so that nothing is loaded twice.
+    """
+    from lmms_eval.tasks import TaskManager
+
+    match, load = TaskManager.match_tasks, TaskManager.load_task_or_group
+    if getattr(match, "loads_documents", False):
+        return
+
+    def match_tasks(self: Any, task_list: list[str]) -> list[str]:
+        names: list[str] = match(self, task_list)
+        known = all(task in names or "*" in task for task in task_list)
+        if names and known and getattr(self, "model_name", None) in model_classes():
+            self.loaded_tasks = names, _one_process_first(names, self)
+        return names
+
+    def load_task_or_group(self: Any, task_list: Any = None, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        names, tasks = self.__dict__.pop("loaded_tasks", (None, {}))
+        return tasks if names is not None and task_list == names else load(self, task_list, *args, **kwargs)
+
+    match_tasks.loads_documents = True  # type: ignore[attr-defined]
+    TaskManager.match_tasks, TaskManager.load_task_or_group = match_tasks, load_task_or_group
+
+
+def _one_process_first(names: list[str], manager: Any) -> dict[str, Any]:
+    """Loads tasks; of several processes the first one fills the cache for the others."""
+    import torch.distributed
+    from accelerate import PartialState
+
+    from swiftvlm_eval.task_loading import load_tasks
+
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return load_tasks(names, manager)
+    with PartialState().main_process_first():
+        return load_tasks(names, manager)

@@ -103,7 +103,7 @@ def test_the_reader_of_imports_sees_what_it_should() -> None:
         (False, False): ["import a.b"],
     }
     assert {"torch", "swiftvlm_eval.pruning.engine"} <= imports("swiftvlm_eval.lmms")
-    assert "torch" in reached("swiftvlm_eval.sweep")
+    assert "torch" in reached("swiftvlm_eval.sweep.running")
 
 
 HARNESS = ("cli", "sweep", "latency", "layer_selection", "analysis")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from lmms_eval.models import MODEL_REGISTRY_V2
-from lmms_eval.tasks import TaskManager
+from lmms_eval.tasks import TaskManager, get_task_dict
 
 from swiftvlm_eval import plugin
 from swiftvlm_eval.pruning.methods import method_names
@@ -81,9 +81,36 @@ def test_other_models_keep_the_stock_meaning(model: Any) -> None:
 
 
 def test_wrapping_twice_wraps_once() -> None:
-    wrapped = TaskManager.initialize_tasks
+    names = ("initialize_tasks", "match_tasks", "load_task_or_group")
+    wrapped = [getattr(TaskManager, name) for name in names]
     plugin.manifests()
-    assert TaskManager.initialize_tasks is wrapped
+    assert [getattr(TaskManager, name) for name in names] == wrapped
+
+
+def test_documents_are_loaded_before_the_model_and_once() -> None:
+    """What the command line of lmms-eval does: it looks tasks up, makes the model, then asks for the tasks."""
+    manager = TaskManager(model_name="fastv_llava", include_defaults=False)
+    assert manager.match_tasks(["demo_gqa"]) == ["demo_gqa"]
+    early = manager.loaded_tasks[1]["demo_gqa"]
+    assert len(early.eval_docs) >= 500
+    assert get_task_dict(["demo_gqa"], manager, "simple")["demo_gqa"] is early
+    # handed over once; other tasks and other models are loaded as ever
+    assert get_task_dict(["demo_gqa"], manager, "simple")["demo_gqa"] is not early
+    manager.match_tasks(["demo_gqa"])
+    assert set(get_task_dict(["demo_pope"], manager, "simple")) == {"demo_pope"}
+    other = TaskManager(model_name="llava_hf", include_defaults=False)
+    assert other.match_tasks(["demo_gqa"]) == ["demo_gqa"] and not hasattr(other, "loaded_tasks")
+
+
+def test_data_out_of_reach_ends_the_look_up_of_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    manager = TaskManager(model_name="swiftvlm_llava", include_defaults=False)
+    # an unknown task is told by lmms-eval itself, before anything is loaded
+    assert manager.match_tasks(["swiftvlm_refcoco_val", "no_such"]) == ["swiftvlm_refcoco_val"]
+    with pytest.raises(
+        ValueError, match="tasks=swiftvlm_refcoco_val: the documents cannot be loaded: data set .* cached"
+    ):
+        manager.match_tasks(["swiftvlm_refcoco_val"])
 
 
 def test_a_changed_task_manager_costs_the_tasks_only(

@@ -1,8 +1,9 @@
 """Commands that run a model: `sweep`, `demo`, `check`, `demo-data`."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -10,6 +11,9 @@ from rich.markup import escape
 from swiftvlm_eval.cli.boards import board_table
 from swiftvlm_eval.cli.options import BudgetsOption, MethodsOption, names, whole_numbers
 from swiftvlm_eval.cli.terminal import console, fail, folding_table, print_whole, quieten
+
+if TYPE_CHECKING:
+    from swiftvlm_eval.sweep import Configuration, Outcome
 
 DEMO_METHODS = "vanilla,random,fastv,swiftvlm"
 DEMO_BUDGETS = "1/3,2/9"
@@ -22,7 +26,10 @@ def sweep_command(
     methods: MethodsOption = "all",
     budgets: BudgetsOption = "192,128",
     tasks: Annotated[str, typer.Option(help="Comma-separated lmms-eval tasks or groups.")] = "paper",
-    seeds: Annotated[str, typer.Option(help="Comma-separated seeds for random pruning.")] = "0",
+    seeds: Annotated[str, typer.Option(help="Comma-separated; methods that draw at random run once for each.")] = "0",
+    shard: Annotated[
+        str, typer.Option(help="K/N runs the K-th of N equal parts of the grid, for jobs that share the folder.")
+    ] = "1/1",
     limit: Annotated[
         int | None, typer.Option(min=1, help="Documents per task, to try things out; such records are marked.")
     ] = None,
@@ -36,11 +43,15 @@ def sweep_command(
     """Run methods x budgets on one loaded model through lmms-eval, one record per configuration.
 
     A configuration whose record is there is not run again, and an interrupted one goes on from its stored answers. A
-    budget that a method cannot meet is refused with the feasible range; the others run, and the exit status is 1.
+    budget that a method cannot meet is refused with the feasible range; the others run. Any number of sweeps may share
+    one folder, also under `accelerate launch` or `torchrun`: what another one is running is left to it. The exit
+    status is 1 unless every configuration has its record in the end.
 
     Example: swiftvlm-eval sweep --model llava-hf/llava-1.5-7b-hf --budgets 192,128 --tasks paper --out results
     """
-    loading = {
+    from swiftvlm_eval.sweep import make_grid, parse_methods, parse_shard
+
+    loading: dict[str, Any] = {
         "revision": revision,
         "dtype": dtype,
         "device": device,
@@ -48,61 +59,84 @@ def sweep_command(
         "image_mode": image_mode,
     }
     try:
-        numbers = whole_numbers("seeds", seeds)
+        part = parse_shard(shard)
+        typed = budgets.split(",")
+        grid = make_grid(parse_methods(methods), typed, whole_numbers("seeds", seeds))[part]
         outcomes = run_sweep(
-            model, out, methods, budgets, tasks, limit=limit, batch_size=batch_size, seeds=numbers, **loading
+            model, out, grid, names("tasks", tasks), budgets=typed, limit=limit, batch_size=batch_size, **loading
         )
-    except (ValueError, RuntimeError, TypeError) as error:
+    except (ValueError, RuntimeError, TypeError, OSError) as error:
         fail(error)
     console.print(
         f"records in {escape(str(out / 'records'))}; `swiftvlm-eval leaderboard {escape(str(out))} --out DIR`"
     )
-    raise typer.Exit(1 if any(outcome.status == "refused" for outcome in outcomes) else 0)
+    raise typer.Exit(exit_status(outcomes))
+
+
+def exit_status(outcomes: Sequence["Outcome"]) -> int:
+    """0 if every configuration has its record, else 1."""
+    return 1 if any(outcome.record is None for outcome in outcomes) else 0
 
 
 def run_sweep(
     model: str,
     out: Path,
-    methods: str,
-    budgets: str,
-    tasks: str,
+    grid: Sequence["Configuration"],
+    tasks: list[str],
     *,
+    budgets: Sequence[str] = (),
+    device: str = "auto",
     limit: int | None = None,
     batch_size: int = 1,
-    seeds: list[int] | None = None,
     **loading: Any,
-) -> list[Any]:
-    """Runs a grid and prints what becomes of each configuration; returns the outcomes."""
-    from swiftvlm_eval.results.store import make_folder
-    from swiftvlm_eval.sweep import Sweep, make_grid, parse_methods
+) -> list["Outcome"]:
+    """Loads documents, then the model, and runs the grid, saying what becomes of each configuration.
 
-    parsed, typed = parse_methods(methods), budgets.split(",")
-    grid = make_grid(parsed, typed, seeds or [0])
-    wanted = names("tasks", tasks)
+    `budgets` are those of the grid as typed: a count among them is refused, before weights are read, where the
+    model's images have other numbers of visual tokens.
+
+    Of several processes only the first one speaks, errors aside.
+
+    Raises:
+        ValueError, RuntimeError, TypeError, OSError: as raised by what is wrong; the message names it.
+    """
+    from swiftvlm_eval.results.store import make_folder
+    from swiftvlm_eval.sweep import Sweep
+    from swiftvlm_eval.sweep.documents import Documents
+    from swiftvlm_eval.sweep.processes import Processes
+
     make_folder(out)
     quieten()
+    processes = Processes(device)
+    console.quiet = not processes.first
+    with console.status(f"loading {escape(', '.join(tasks))}"):
+        documents = processes.one_after_the_other(lambda: Documents(tasks))
     from swiftvlm_eval.llava.adapter import visual_tokens_per_image
     from swiftvlm_eval.llava.checkpoint import load_checkpoint
+    from swiftvlm_eval.pruning.budget import parse_budget
 
     def check_budgets(config: Any) -> None:
         """What a count means depends on the model."""
-        make_grid(parsed, typed, visual_tokens=visual_tokens_per_image(config))
+        for text in budgets:
+            parse_budget(text, visual_tokens_per_image(config))
 
     with console.status(f"loading {escape(model)}"):
-        checkpoint = load_checkpoint(model, before_weights=check_budgets, **loading)
-    say_budgets(typed, visual_tokens_per_image(checkpoint.model.config))
-    sweep = Sweep(checkpoint, wanted, out, batch_size=batch_size, limit=limit)
+        checkpoint = load_checkpoint(
+            model, device=processes.device_for(device), before_weights=check_budgets, **loading
+        )
+    say_budgets(budgets, visual_tokens_per_image(checkpoint.model.config))
+    sweep = Sweep(checkpoint, documents, out, batch_size=batch_size, limit=limit, processes=processes)
     outcomes = []
     for number, outcome in enumerate(sweep.run(grid), start=1):
         outcomes.append(outcome)
-        colour = {"done": "green", "kept": "cyan", "refused": "red"}[outcome.status]
+        colour = {"done": "green", "kept": "cyan", "claimed": "yellow", "refused": "red"}[outcome.status]
         note = f": {outcome.reason}" if outcome.reason else ""
         label = escape(outcome.configuration.label)
         console.print(f"{number}/{len(grid)} {label} [{colour}]{outcome.status}[/]{escape(note)}", soft_wrap=True)
     return outcomes
 
 
-def say_budgets(typed: list[str], visual_tokens: int | None) -> None:
+def say_budgets(typed: Sequence[str], visual_tokens: int | None) -> None:
     """Prints once what each budget stands for on this model; the whole needs no words."""
     from swiftvlm_eval.pruning.budget import budget_in_words, parse_budget
 
@@ -125,25 +159,29 @@ def demo_command(
 
     The model is tiny and its scenes are drawn by a program: the numbers are the demo model's, never LLaVA's.
     """
+    from swiftvlm_eval.efficiency.table import decoder_of
     from swiftvlm_eval.leaderboard import build
     from swiftvlm_eval.sweep import make_grid, parse_methods
 
     try:
-        make_grid(parse_methods(methods), budgets.split(","))  # nothing is deleted for a mistyped request
+        typed = budgets.split(",")
+        tokens = decoder_of("demo", "").visual_tokens
+        grid = make_grid(parse_methods(methods), typed, visual_tokens=tokens)  # nothing is deleted for a mistyped request
         if fresh:
             forget(out)
-        outcomes = run_sweep("demo", out, methods, budgets, "demo", limit=questions, device="cpu")
-        report = build([out / "records"], out / "leaderboard", include_limited=True)
-    except (ValueError, RuntimeError, TypeError) as error:
+        outcomes = run_sweep("demo", out, grid, ["demo"], budgets=typed, limit=questions, device="cpu")
+        # of several processes one builds
+        boards = [] if console.quiet else build([out / "records"], out / "leaderboard", include_limited=True).boards
+    except (ValueError, RuntimeError, TypeError, OSError) as error:
         fail(error)
-    for board in report.boards:
+    for board in boards:
         print_whole(board_table(board))
     console.print(
         f"The first {questions} questions of each task; the demo model's numbers, not LLaVA's. "
         f"Pages: {escape(str(out / 'leaderboard'))}",
         soft_wrap=True,
     )
-    raise typer.Exit(1 if any(outcome.status == "refused" for outcome in outcomes) else 0)
+    raise typer.Exit(exit_status(outcomes))
 
 
 def forget(out: Path) -> None:
@@ -162,7 +200,7 @@ def forget(out: Path) -> None:
             raise ValueError(
                 f"fresh, out={out}: holds what is not a record of the demo model ({others[0]}); delete it"
             )
-    for part in ("records", "lmms_eval", "partial", "leaderboard"):
+    for part in ("records", "lmms_eval", "partial", "claims", "leaderboard"):
         shutil.rmtree(out / part, ignore_errors=True)
 
 
@@ -184,18 +222,18 @@ def check_command(
     """
     from swiftvlm_eval.health import check_samples, expectations, read_samples
     from swiftvlm_eval.results import read_record
+    from swiftvlm_eval.sweep import Configuration
 
     try:
-        outcomes = run_sweep(
-            model, out, "vanilla", "1", tasks, limit=samples, revision=revision, dtype=dtype, device=device
-        )
+        vanilla, wanted = [Configuration("vanilla", 1.0)], names("tasks", tasks)
+        outcomes = run_sweep(model, out, vanilla, wanted, limit=samples, revision=revision, dtype=dtype, device=device)
         record_file = outcomes[0].record
         if record_file is None:
             raise RuntimeError(outcomes[0].reason)
         family = read_record(record_file).model.family or ""
         pilot = read_samples(out / "lmms_eval" / record_file.parent.name)
         gates = check_samples(family, pilot, published=model in expectations()["checkpoints"])
-    except (ValueError, RuntimeError, TypeError, KeyError) as error:
+    except (ValueError, RuntimeError, TypeError, KeyError, OSError) as error:
         fail(error)
     table = folding_table("task", "gate", "verdict", "seen", "what to do")
     colours = {"pass": "green", "warn": "yellow", "fail": "red"}

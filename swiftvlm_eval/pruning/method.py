@@ -334,6 +334,7 @@ class PruningMethod(ABC):
     reads_vision: ClassVar[bool] = False
     prepares: ClassVar[bool] = False
     resizes_images: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
     default_layers: ClassVar[tuple[int, ...]] = ()
     counts_merged: ClassVar[tuple[bool, ...]] = ()
     presets: ClassVar[Mapping[float, Sequence[StageRows]]] = {}

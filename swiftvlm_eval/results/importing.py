@@ -132,7 +132,8 @@ def _import_task(
     dataset: Any = None
     file = samples_path(path, task)
     if file.exists():
-        for sample in raw_samples(file):
+        # several processes write in another order, and sums of floats depend on it
+        for sample in sorted(raw_samples(file), key=lambda sample: int(sample["doc_id"])):
             try:
                 report = pruning_report(sample)
                 line = sample_line(task, sample, reported)
@@ -146,7 +147,6 @@ def _import_task(
             documents.add(line.doc_id, sample.get("target"))
             if isinstance(report.get("run"), dict):
                 runs.append(report["run"])
-    lines.sort(key=lambda line: line.doc_id)
     logged = file.exists()
     directions = results.get("higher_is_better", {}).get(task, {})
     result = TaskResult(

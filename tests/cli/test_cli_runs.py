@@ -7,8 +7,11 @@ from command_line import run
 from fake_runs import description, samples_of, write_run
 from llava.tiny_checkpoint import in_memory
 
-from swiftvlm_eval.cli.runs import forget, say_budgets
+from swiftvlm_eval import sweep
+from swiftvlm_eval.cli import runs
+from swiftvlm_eval.cli.runs import exit_status, forget, say_budgets
 from swiftvlm_eval.results import import_run, write_record
+from swiftvlm_eval.sweep import Configuration, Outcome
 
 
 def stored(out: Path, pretrained: str) -> list[Path]:
@@ -58,6 +61,7 @@ def test_a_folder_that_cannot_be_made_is_named_before_any_work(tmp_path: Path, c
         ("--budgets", "1.5", "is a slip"),
         ("--budgets", "2880/640", "more than the whole"),
         ("--methods", "", "methods='': allowed are all"),
+        ("--shard", "17/16", "shard='17/16': allowed is K/N with K from 1 to N"),
     ],
 )
 def test_a_bad_option_is_named_before_the_model_is_loaded(
@@ -89,6 +93,30 @@ def test_budgets_are_said_once_in_words(capsys: pytest.CaptureFixture[str]) -> N
         "budget 50%: 0.5 (72.0 of 144 visual tokens a layer on average)",
         "budget 640/2880: 0.2222 (of each image's own visual tokens, a layer on average)",
     ]
+
+
+def test_the_exit_status_says_whether_every_configuration_has_its_record(tmp_path: Path) -> None:
+    def outcomes(*statuses: str) -> list[Outcome]:
+        record = tmp_path / "x.record.json"
+        cell = Configuration("fastv", 0.5)
+        return [Outcome(cell, status, record if status in ("done", "kept") else None) for status in statuses]
+
+    assert exit_status(outcomes("done", "kept")) == 0 == exit_status([])
+    assert exit_status(outcomes("done", "refused")) == 1 == exit_status(outcomes("claimed", "kept"))
+
+
+def test_the_demo_reads_its_grid_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    parse = sweep.parse_methods
+    monkeypatch.setattr(sweep, "parse_methods", lambda text: read.append(text) or parse(text))
+
+    def stop(_: str, __: Path, grid: list[Configuration], *___: object, **____: object) -> None:
+        raise ValueError(f"{len(grid)} configurations")
+
+    monkeypatch.setattr(runs, "run_sweep", stop)
+    status, _, output = run("demo", "--out", str(tmp_path), "--methods", "vanilla,fastv")
+    assert status == 1 and "3 configurations" in output
+    assert read == ["vanilla,fastv"]
 
 
 def test_generated_data_is_where_it_was_asked_for(tmp_path: Path) -> None:

@@ -147,6 +147,21 @@ def test_model_is_itself_afterwards_and_the_run_repeats(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_a_method_whose_choice_depends_on_the_seed_declares_that_it_draws(name: str) -> None:
+    model, processor = model_for("llava")
+    inputs = batch(processor, [(150, 110)])
+    chosen = []
+    for seed in (0, 1, 2):
+        with prune(model, build(name), budget=BUDGET, seed=seed) as session:
+            session.sample_keys = ["sample"]
+            answer = generate(model, inputs)
+        stages = [stage.index.tolist() for stage in session.traces[0].stages]
+        chosen.append((stages, [logits.tolist() for logits in answer.logits]))
+    assert (chosen[0] != chosen[1] and chosen[1] != chosen[2]) == build(name).draws
+    assert (chosen[0] == chosen[1] == chosen[2]) != build(name).draws
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_half_precision_runs(name: str) -> None:
     model, processor = tiny_llava(grid=12, fresh=True)
     model = model.to(torch.bfloat16)

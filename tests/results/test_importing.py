@@ -145,6 +145,39 @@ def test_lines_are_sorted_by_document(tmp_path: Path) -> None:
     assert first.tasks["gqa"].prompts_sha256 == second.tasks["gqa"].prompts_sha256
 
 
+def test_a_record_does_not_depend_on_the_order_of_lines(tmp_path: Path) -> None:
+    """As written by one process, and by three: every third document first."""
+    lines = samples_of([1.0, 0.0] * 50, "exact_match", description())
+    for number, line in enumerate(lines):
+        line["token_counts"][0]["swiftvlm"].update(flops_t=0.1 + 0.7 / (number + 1), text_tokens=number)
+    one, three = (
+        import_run(write_run(tmp_path / name, {"gqa": ("exact_match", own)}))[0].tasks
+        for name, own in (("one", lines), ("three", [line for rank in range(3) for line in lines[rank::3]]))
+    )
+    assert one == three
+
+
+@pytest.mark.parametrize(("extra", "status"), [(0, "complete"), (1, "partial")])
+def test_more_lines_than_documents_are_not_complete(tmp_path: Path, extra: int, status: str) -> None:
+    lines = samples_of([1.0, 0.0, 1.0], "exact_match", description())
+    path = write_run(tmp_path, {"gqa": ("exact_match", lines)}, expected={"gqa": 3 - extra})
+    record, _ = import_run(path)
+    assert record.status == status
+    assert record.status_reasons == (("gqa: 3 of 2 documents answered, 0 failed",) if extra else ())
+
+
+def test_a_seed_of_zero_stays_zero(tmp_path: Path) -> None:
+    """lmms-eval's own seed, 1234 here, stands for runs that name none."""
+    runs = {"zero": description(seed=0), "seven": description(seed=7), "none": description(seed=None), "silent": None}
+    seeds = {
+        name: import_run(write_run(tmp_path / name, {"gqa": ("exact_match", samples_of([1.0], "exact_match", run))}))[
+            0
+        ].settings.seed
+        for name, run in runs.items()
+    }
+    assert seeds == {"zero": 0, "seven": 7, "none": 1234, "silent": 1234}
+
+
 def test_other_prompts_have_another_hash(tmp_path: Path) -> None:
     hashes = {
         import_run(
@@ -169,6 +202,16 @@ def test_a_run_that_disagrees_with_itself_is_refused(tmp_path: Path) -> None:
         "pope": ("pope_accuracy", samples_of([1.0], "pope_accuracy", description(budget=0.5))),
     }
     with pytest.raises(ValueError, match=r"20260102_030405_results.json.*differently in budget"):
+        import_run(write_run(tmp_path, tasks))
+
+
+@pytest.mark.parametrize("odd", ["gqa", "mme", "pope"])
+def test_any_one_of_three_tasks_that_disagrees_is_refused(tmp_path: Path, odd: str) -> None:
+    tasks = {
+        task: ("score", samples_of([1.0], "score", description(seed=5 if task == odd else 0)))
+        for task in ("gqa", "mme", "pope")
+    }
+    with pytest.raises(ValueError, match="differently in seed"):
         import_run(write_run(tmp_path, tasks))
 
 

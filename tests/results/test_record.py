@@ -35,6 +35,18 @@ def test_a_record_holds_no_nan(tmp_path: Path) -> None:
         RunRecord.model_validate(content)
 
 
+def test_another_set_of_tasks_is_another_record_of_the_same_configuration(tmp_path: Path) -> None:
+    def of(*tasks: str) -> RunRecord:
+        lines = samples_of([1.0, 0.0], "score", description())
+        folder = tmp_path / "-".join(tasks)
+        return import_run(write_run(folder, {task: ("score", lines) for task in tasks}))[0]
+
+    records = [of("gqa"), of("pope"), of("gqa", "pope")]
+    assert len({record.record_id for record in records}) == 3
+    assert records[0].configuration == records[1].configuration == records[2].configuration
+    assert of("pope", "gqa").record_id == records[2].record_id
+
+
 def test_a_status_needs_its_reason(tmp_path: Path) -> None:
     content = record(tmp_path).model_dump()
     with pytest.raises(ValidationError, match="status 'partial' does not fit"):

@@ -146,6 +146,30 @@ def test_a_run_and_its_record_are_one(tmp_path: Path) -> None:
     assert ([stored.path for stored in runs], problems) == ([record], [])
 
 
+@pytest.mark.parametrize("pretrained", ["llava-hf/llava-1.5-7b-hf", "0lab/model"])
+def test_of_a_renamed_copy_and_a_record_the_record_stays(tmp_path: Path, pretrained: str) -> None:
+    """Whichever of the two file names comes first."""
+    lines = samples_of([1.0, 0.0], "exact_match", description(pretrained=pretrained))
+    results = write_run(tmp_path / "lmms", {"gqa": ("exact_match", lines)})
+    record = write_record(*import_run(results), tmp_path / "records")
+    for file in list(results.parent.iterdir()):
+        file.rename(file.with_name(file.name.replace("20260102_030405", "20270102_030405")))
+    names = [record.name, "20270102_030405_results.json"]
+    assert (sorted(names) == names) == pretrained.startswith("0")
+    runs, problems = load_records([tmp_path])
+    assert ([stored.path for stored in runs], problems) == ([record], [])
+
+
+def test_two_copies_of_a_results_file_are_one_run(tmp_path: Path) -> None:
+    lines = samples_of([1.0, 0.0], "exact_match", description())
+    for folder in ("a", "b"):
+        write_run(tmp_path / folder, {"gqa": ("exact_match", lines)})
+    other = samples_of([1.0, 1.0], "exact_match", description())
+    write_run(tmp_path / "c", {"gqa": ("exact_match", other)})
+    runs, problems = load_records([tmp_path])
+    assert (len(runs), problems) == (2, [])
+
+
 def test_order_of_paths_does_not_matter(tmp_path: Path) -> None:
     paths = grid(tmp_path, {"fastv": 0.1, "pdrop": 0.1}, documents=8)
     forward, backward = load_records(paths)[0], load_records(paths[::-1])[0]

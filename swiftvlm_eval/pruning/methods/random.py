@@ -21,6 +21,7 @@ class Random(PruningMethod):
     title: ClassVar[str] = "Random"
     source: ClassVar[str] = "baseline"
     summary: ClassVar[str] = "a uniform random subset after layer 2"
+    draws: ClassVar[bool] = True
     default_layers: ClassVar[tuple[int, ...]] = (2,)
 
     def select(self, signals: Signals) -> RowEdit:
