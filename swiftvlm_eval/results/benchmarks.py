@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 TABLE = Path(__file__).with_name("benchmarks.yaml")
 
-Group = Literal["localization", "non_localization"]
-Reduction = Literal["mean", "mme", "circular"]
+Group = Literal["localization", "non_localization", "official"]
+Protocol = Literal["lmms_eval", "official"]
+Reduction = Literal["mean", "mme", "circular", "subset_f1"]
 
 
 class Benchmark(BaseModel):
@@ -26,6 +27,7 @@ class Benchmark(BaseModel):
     metric: str
     title: str
     group: Group
+    protocol: Protocol
     scale: float = Field(gt=0)
     digits: int = Field(ge=0, le=6)
     literature: str
@@ -51,6 +53,18 @@ class BenchmarkTable(BaseModel):
         tasks = [(entry.task, entry.metric) for entry in self.benchmarks.values()]
         if len(set(tasks)) != len(tasks):
             raise ValueError("two benchmarks read the same task and metric")
+        return self
+
+    @model_validator(mode="after")
+    def _protocols_are_not_mixed(self) -> "BenchmarkTable":
+        """A mean over columns of two protocols would be a number that nobody can compare with anything."""
+        together = {f"group {entry.group}": set[Protocol]() for entry in self.benchmarks.values()}
+        for entry in self.benchmarks.values():
+            together[f"group {entry.group}"].add(entry.protocol)
+        together |= {f"sets.{name}": {self.benchmarks[key].protocol for key in keys} for name, keys in self.sets.items()}
+        for name, protocols in together.items():
+            if len(protocols) > 1:
+                raise ValueError(f"{name} mixes the protocols {sorted(protocols)}; allowed is one")
         return self
 
     def of_tasks(self, tasks: set[str]) -> tuple[Benchmark, ...]:

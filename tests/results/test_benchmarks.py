@@ -27,6 +27,18 @@ def test_the_paper_has_nine_columns_in_its_order() -> None:
     assert [column.key for column in shipped_benchmarks().of_set("paper_next")] == ["refcoco", "textvqa", "gqa", "mmb"]
 
 
+def test_a_column_says_whose_protocol_it_has() -> None:
+    table = shipped_benchmarks()
+    assert {column.protocol for column in table.of_set("paper")} == {"lmms_eval"}
+    official = table.of_set("paper_official")
+    assert [column.key for column in official] == [
+        f"{key}_official" for key in ("textvqa", "gqa", "sqa", "mme", "mmb", "pope")
+    ]
+    assert {column.protocol for column in official} == {column.group for column in official} == {"official"}
+    assert all("official" in column.title for column in official)
+    assert not {column.task for column in official} & {column.task for column in table.of_set("paper")}
+
+
 @pytest.mark.parametrize("key", STOCK)
 def test_stock_tasks_have_the_metric_the_table_reads(key: str) -> None:
     spec = find_spec("lmms_eval")
@@ -45,7 +57,7 @@ def test_columns_are_found_by_task() -> None:
 
 
 def test_an_unknown_set_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"'papers' is not known; allowed: \['demo', 'paper', 'paper_next'\]"):
+    with pytest.raises(ValueError, match=r"'papers' is not known; allowed: \['demo', 'paper', 'paper_next', 'paper_official'\]"):
         shipped_benchmarks().of_set("papers")
 
 
@@ -58,6 +70,9 @@ def test_an_unknown_set_names_the_known_ones() -> None:
         ("task: pope\n", "task: gqa\n    extra: 1\n", "extra"),
         ("sqa, mme, mmb, pope]", "sqa, mme, mmb, pop]", "pop"),
         ("benchmarks:", "columns:", "benchmarks"),
+        ("group: official", "group: non_localization", "group non_localization mixes the protocols"),
+        ("paper_next: [", "paper_next: [gqa_official, ", "sets.paper_next mixes the protocols"),
+        ("protocol: official", "protocol: llava", "protocol"),
     ],
 )
 def test_a_wrong_table_is_refused_by_name_and_field(tmp_path: Path, old: str, new: str, reason: str) -> None:
