@@ -80,13 +80,13 @@ def mme_pairs(category: str, images: int, right: int) -> list[dict[str, Any]]:
 
 
 def test_mme_is_a_sum_over_all_ten_categories_or_cannot_be_told() -> None:
-    # Per category: 15 of 20 images have both right: accuracy 35/40, accuracy+ 15/20, together 162.5; ten times that.
-    whole = [line for number in range(10) for line in mme_pairs(f"part{number}", 20, 15)]
+    # Per category: 45 of 60 images have both right: accuracy 105/120, accuracy+ 45/60, together 162.5; ten times that.
+    whole = [line for number in range(10) for line in mme_pairs(f"part{number}", 60, 45)]
     verdict, text = seen("mme", whole, 1480, 1540, strata=10)
     assert (verdict, text.split(" [")[0]) == ("fail", "1625")
     assert seen("mme", whole, 1600, 1650, strata=10)[0] == "pass"
     # The first two categories of a pilot say nothing about the sum, although they would be far below 1480.
-    assert seen("mme", whole[:80], 1480, 1540, strata=10) == ("warn", "2 of 10 categories in 80 samples")
+    assert seen("mme", whole[:240], 1480, 1540, strata=10) == ("warn", "2 of 10 categories in 240 samples")
     # Half an image is no image: with it, and wrong, the score would be another.
     cognition = [{"mme_cognition_score": {"question_id": "c", "category": "code", "score": 0.0}}] * 3
     half = mme_pairs("part0", 1, 0)[:1]
