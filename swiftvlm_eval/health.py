@@ -151,9 +151,7 @@ def _whole_units(samples: Sequence[Sample], benchmark: Benchmark) -> list[Sample
     else:
         return lines
     found = Counter((line.stratum, line.cluster_id) for line in lines)
-    return [
-        line for line, parts in zip(lines, wanted, strict=True) if found[line.stratum, line.cluster_id] == parts
-    ]
+    return [line for line, parts in zip(lines, wanted, strict=True) if found[line.stratum, line.cluster_id] == parts]
 
 
 def _orders(row: Mapping[str, Any]) -> int:

@@ -61,7 +61,9 @@ class BenchmarkTable(BaseModel):
         together = {f"group {entry.group}": set[Protocol]() for entry in self.benchmarks.values()}
         for entry in self.benchmarks.values():
             together[f"group {entry.group}"].add(entry.protocol)
-        together |= {f"sets.{name}": {self.benchmarks[key].protocol for key in keys} for name, keys in self.sets.items()}
+        together |= {
+            f"sets.{name}": {self.benchmarks[key].protocol for key in keys} for name, keys in self.sets.items()
+        }
         for name, protocols in together.items():
             if len(protocols) > 1:
                 raise ValueError(f"{name} mixes the protocols {sorted(protocols)}; allowed is one")

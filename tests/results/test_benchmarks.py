@@ -57,7 +57,9 @@ def test_columns_are_found_by_task() -> None:
 
 
 def test_an_unknown_set_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"'papers' is not known; allowed: \['demo', 'paper', 'paper_next', 'paper_official'\]"):
+    with pytest.raises(
+        ValueError, match=r"'papers' is not known; allowed: \['demo', 'paper', 'paper_next', 'paper_official'\]"
+    ):
         shipped_benchmarks().of_set("papers")
 
 

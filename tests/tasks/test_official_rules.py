@@ -208,7 +208,16 @@ def test_mmbench_wants_every_order_right() -> None:
 
 @pytest.mark.parametrize("empty", [None, "nan", "", float("nan"), "NaN", "None"])
 def test_mmbench_options_end_at_the_first_empty_one(empty: object) -> None:
-    doc = {"question": "What?", "hint": empty, "A": "cat", "B": "dog", "C": empty, "D": "cow", "index": 3, "answer": "A"}
+    doc = {
+        "question": "What?",
+        "hint": empty,
+        "A": "cat",
+        "B": "dog",
+        "C": empty,
+        "D": "cow",
+        "index": 3,
+        "answer": "A",
+    }
     asked = "Answer with the option's letter from the given choices directly."
     assert mmbench.doc_to_text(doc) == f"What?\nA. cat\nB. dog\n{asked}"
     assert mmbench.doc_to_text({**doc, "hint": "Look."}) == f"Look.\nWhat?\nA. cat\nB. dog\n{asked}"
@@ -275,7 +284,12 @@ def test_rows_pass_unchanged_or_are_refused(load: Any, rows: Any, column: str) -
 @pytest.mark.parametrize(
     ("load", "rows", "change", "reason"),
     [
-        (pope.load_questions, official_pope_rows, {"category": "random"}, "must hold adversarial, popular, random, found random"),
+        (
+            pope.load_questions,
+            official_pope_rows,
+            {"category": "random"},
+            "must hold adversarial, popular, random, found random",
+        ),
         (pope.load_questions, official_pope_rows, {"answer": "maybe"}, "column answer must hold no, yes, found maybe"),
         (scienceqa.load_questions, scienceqa_rows, {"answer": 5}, "row 0: answer 5 of 2 choices"),
         (mmbench.load_questions, mmbench_rows, {"answer": "nan"}, "index 7: answer 'nan' of 2 options"),

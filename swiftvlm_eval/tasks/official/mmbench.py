@@ -47,8 +47,8 @@ def load_questions(dataset: Dataset) -> Dataset:
         options = _options(doc)
         if doc["answer"] not in tuple(OPTIONS[: len(options)]):
             raise DatasetAccessError(
-                f"MMBench data, index {doc['index']}: answer {doc['answer']!r} of {len(options)} options; expected the "
-                f"letter of one of them. The test split has no answers: take dev, or pin a revision that has them."
+                f"MMBench data, index {doc['index']}: answer {doc['answer']!r} of {len(options)} options; expected "
+                f"the letter of one of them. The test split has no answers: take dev, or pin a revision that has them."
             )
     return rows
 
@@ -94,8 +94,9 @@ def process_results(doc: Mapping[str, Any], results: Sequence[object]) -> dict[s
         results: The answer as the only element; whatever it is, it counts.
 
     Returns:
-        The metric: what `circular_accuracy` aggregates, with the `score` of this order and how many `orders` there are; `vanilla_accuracy`, the same
-        without regard to the other orders; and `unreadable`, 1 for an answer that names no option.
+        The metric: what `circular_accuracy` aggregates, with the `score` of this order and how many `orders` there are;
+        `vanilla_accuracy`, the same without regard to the other orders; and `unreadable`, 1 for an answer that names
+        no option.
     """
     answer, orders = answer_text(results), len(_options(doc))
     letter = option_letter(answer, orders)

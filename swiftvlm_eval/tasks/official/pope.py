@@ -41,8 +41,8 @@ def load_questions(dataset: Dataset) -> Dataset:
         found = {str(value).strip().lower() for value in rows.unique(column)}
         if found != allowed and (column == "category" or not found <= allowed):
             raise DatasetAccessError(
-                f"POPE data: column {column} must hold {', '.join(sorted(allowed))}, found {', '.join(sorted(found))}. "
-                f"Pin a revision that has them."
+                f"POPE data: column {column} must hold {', '.join(sorted(allowed))}, found {', '.join(sorted(found))}."
+                f" Pin a revision that has them."
             )
     return rows
 
