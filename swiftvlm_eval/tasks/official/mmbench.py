@@ -94,9 +94,9 @@ def process_results(doc: Mapping[str, Any], results: Sequence[object]) -> dict[s
         results: The answer as the only element; whatever it is, it counts.
 
     Returns:
-        The metric: what `circular_accuracy` aggregates, with the `score` of this order and how many `orders` there are;
-        `vanilla_accuracy`, the same without regard to the other orders; and `unreadable`, 1 for an answer that names
-        no option.
+        The metric: what `circular_accuracy` aggregates, with the `score` of this order and the number of
+        `orders`; `vanilla_accuracy`, the same without regard to the other orders; and `unreadable`, 1 for an
+        answer that names no option.
     """
     answer, orders = answer_text(results), len(_options(doc))
     letter = option_letter(answer, orders)
