@@ -21,6 +21,7 @@ GROUPS = {
     "textvqa": "textvqa/_textvqa.yaml",
 }
 LEAFS = ("swiftvlm_refcoco_val", "swiftvlm_textvqa_noocr_val", "demo_refcoco", "demo", "paper")
+OFFICIAL = ("swiftvlm_official_pope", "swiftvlm_official_mme", "paper_official")
 OUR_NAMES = [f"{method}_{family}" for family in ("llava", "llava_next") for method in method_names()]
 
 
@@ -66,7 +67,7 @@ def test_group_names_mean_our_tasks_for_our_models(model: Any) -> None:
     found = indexed(model)
     for group, path in GROUPS.items():
         assert found[group] == str(plugin.TASK_FOLDER / path)
-    assert all(found[leaf].startswith(str(plugin.TASK_FOLDER)) for leaf in LEAFS)
+    assert all(found[leaf].startswith(str(plugin.TASK_FOLDER)) for leaf in (*LEAFS, *OFFICIAL))
     assert "lmms_eval/tasks" in found["gqa"]
 
 
@@ -77,7 +78,7 @@ def test_other_models_keep_the_stock_meaning(model: Any) -> None:
         assert not found[group].startswith(str(plugin.TASK_FOLDER))
     assert "lmms_eval/tasks/refcoco/" in found["refcoco"]
     # leaf tasks are open to any model
-    assert all(found[leaf].startswith(str(plugin.TASK_FOLDER)) for leaf in LEAFS)
+    assert all(found[leaf].startswith(str(plugin.TASK_FOLDER)) for leaf in (*LEAFS, *OFFICIAL))
 
 
 def test_wrapping_twice_wraps_once() -> None:

@@ -99,7 +99,9 @@ def board_caption(
 def _documents(column: ColumnScores, intervals: bool) -> str:
     benchmark = column.benchmark
     counts = sorted({cell.documents for cell in column.cells.values() if cell.documents is not None})
-    text = f"{benchmark.title}: {benchmark.task}, {benchmark.metric}, {' / '.join(map(str, counts))} documents"
+    protocol = column_table().protocols[benchmark.protocol]
+    text = f"{benchmark.title}: {benchmark.task}, {benchmark.metric}, {protocol}, "
+    text += f"{' / '.join(map(str, counts))} documents"
     if benchmark.documents is not None and counts != [benchmark.documents]:
         text += f" (the whole benchmark has {benchmark.documents})"
     base = column.units.get(column.vanilla) if column.vanilla else None

@@ -7,7 +7,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from swiftvlm_eval.results.benchmarks import Group
+from swiftvlm_eval.results.benchmarks import Group, Protocol
 
 TableName = Literal["cost", "timing", "export"]
 
@@ -33,12 +33,13 @@ class Column(BaseModel):
 
 
 class ColumnTable(BaseModel):
-    """All columns, the titles of the group means, and the order of rows."""
+    """All columns, the titles of the group means, names of the protocols, and the order of rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     columns: tuple[Column, ...]
     groups: dict[Group, str]
+    protocols: dict[Protocol, str]
     row_order: tuple[Group, ...]
     relative_digits: int
 

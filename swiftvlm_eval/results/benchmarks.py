@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 TABLE = Path(__file__).with_name("benchmarks.yaml")
 
-# What a column tests, and the means that are shown: those two, and one over all columns of a named set.
-Kind = Literal["localization", "non_localization"]
-Group = Literal["localization", "non_localization", "paper_next"]
-Reduction = Literal["mean", "mme", "circular"]
+# What a column tests, and the means that are shown: those three, and one over all columns of a named set.
+Kind = Literal["localization", "non_localization", "official"]
+Group = Literal["localization", "non_localization", "paper_next", "official"]
+Protocol = Literal["lmms_eval", "official"]
+Reduction = Literal["mean", "mme", "circular", "subset_f1"]
 
 
 class Benchmark(BaseModel):
@@ -28,6 +29,7 @@ class Benchmark(BaseModel):
     metric: str
     title: str
     group: Kind | None
+    protocol: Protocol
     scale: float = Field(gt=0)
     digits: int = Field(ge=0, le=6)
     literature: str
@@ -53,6 +55,20 @@ class BenchmarkTable(BaseModel):
         tasks = [(entry.task, entry.metric) for entry in self.benchmarks.values()]
         if len(set(tasks)) != len(tasks):
             raise ValueError("two benchmarks read the same task and metric")
+        return self
+
+    @model_validator(mode="after")
+    def _protocols_are_not_mixed(self) -> "BenchmarkTable":
+        """A mean over columns of two protocols would be a number that nobody can compare with anything."""
+        together = {f"group {entry.group}": set[Protocol]() for entry in self.benchmarks.values()}
+        for entry in self.benchmarks.values():
+            together[f"group {entry.group}"].add(entry.protocol)
+        together |= {
+            f"sets.{name}": {self.benchmarks[key].protocol for key in keys} for name, keys in self.sets.items()
+        }
+        for name, protocols in together.items():
+            if len(protocols) > 1:
+                raise ValueError(f"{name} mixes the protocols {sorted(protocols)}; allowed is one")
         return self
 
     def of_tasks(self, tasks: set[str]) -> tuple[Benchmark, ...]:

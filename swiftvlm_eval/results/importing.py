@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from pydantic import JsonValue
+
 from swiftvlm_eval.provenance import checkpoint_name, public_arguments
 from swiftvlm_eval.results.execution import ExecutionSum, TimingSum
 from swiftvlm_eval.results.lmms_output import (
@@ -45,6 +47,9 @@ _KNOWN_KEYS = _PER_TASK_KEYS | {
 
 # lmms-eval names of our model class, `<method>_llava` and `<method>_llava_next`; video_llava is lmms-eval's own.
 OUR_MODELS = re.compile(r"(?!video_)\w+_llava(?:_next)?")
+# A data set of the hub, owner and name; a local builder (`json`) has no owner, a path of the machine another shape.
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 # Model arguments that are recorded elsewhere, or that make no other configuration of a described run either.
 _NO_OPTIONS = {"pretrained", "revision", "device", "device_map", "batch_size", "max_batch_size"}
 
@@ -151,7 +156,7 @@ def _import_task(
     directions = results.get("higher_is_better", {}).get(task, {})
     result = TaskResult(
         version=results.get("versions", {}).get(task),
-        dataset=dataset,
+        dataset=_hub_dataset(results["configs"].get(task)) if dataset is None else dataset,
         expected=expected,
         available=available,
         answered=len(lines) if logged else None,
@@ -167,6 +172,27 @@ def _import_task(
         timing=timing.result(),
     )
     return result, lines, runs
+
+
+def _hub_dataset(config: object) -> JsonValue:
+    """Says what a task that is silent about its data had lmms-eval load; None unless that is a data set of the hub.
+
+    Which commit was loaded is in no file of lmms-eval's.
+    """
+    if not isinstance(config, Mapping) or not _HUB_ID.fullmatch(str(config.get("dataset_path"))):
+        return None
+    options = config.get("dataset_kwargs")
+    options = options if isinstance(options, Mapping) else {}
+    if options.get("load_from_disk") or options.get("data_files"):
+        return None
+    revision = str(options.get("revision") or "main")
+    parts = [f"{config['dataset_path']}@{revision}", config.get("dataset_name"), config.get("test_split")]
+    return {
+        "source": "/".join(str(part) for part in parts if part),
+        "revision": revision,
+        "pin": "pinned" if _COMMIT.fullmatch(revision) else "not pinned",
+        "commit": None,
+    }
 
 
 def _count(results: Mapping[str, Any], path: Path, task: str, key: str) -> int:

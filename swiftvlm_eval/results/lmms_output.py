@@ -130,7 +130,7 @@ def sample_line(task: str, sample: Mapping[str, Any], metrics: Iterable[str]) ->
     counts = next(iter(_token_counts(sample)), {})
     scores: dict[str, float] = {}
     group: str | None = None
-    stratum: str | None = None
+    stratum = _text_or_none(sample.get("stratum"))
     for key in metrics:
         value = sample.get(key)
         score = _score(value)
@@ -154,6 +154,10 @@ def sample_line(task: str, sample: Mapping[str, Any], metrics: Iterable[str]) ->
         prefill_s=report.get("prefill_s"),
         total_s=report.get("total_s"),
     )
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _score(value: object) -> float | None:

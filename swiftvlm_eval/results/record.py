@@ -198,8 +198,9 @@ class TaskResult(_Frozen):
 
     Attributes:
         version: Version of the task as lmms-eval states it.
-        dataset: What the task says it loaded (key `split` of its samples: data set, filter, row counts); None if it is
-            silent.
+        dataset: What was loaded (key `split` of the task's samples: data set, revision, whether that is pinned, the
+            commit it stood for, filter, row counts). Of a task that is silent, what lmms-eval's configuration says,
+            which is no commit; None if that is no data set of the hub.
         expected: Documents this run had to score (after limit and offset).
         available: Documents of the whole task.
         answered: Per-sample lines found; None without a per-sample file.

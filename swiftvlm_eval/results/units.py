@@ -8,7 +8,11 @@ one, and a unit contributes their sum, so one bootstrap and one permutation test
 * `mme`: a pair of questions on one image contributes 100 (accuracy + both-right) / pairs of its category (MME,
   arXiv 2306.13394), which adds up to the sum over categories of accuracy and accuracy+;
 * `circular`: a question contributes 100 / questions if every rotation of its options was answered right (MMBench,
-  arXiv 2307.06281).
+  arXiv 2307.06281);
+* `subset_f1`: F1 of the answer yes, mean over subsets (POPE, arXiv 2305.10355). It is no sum, so its first-order
+  expansion is taken: with F = A / D over n documents a document contributes F / n + (a - F d) / D, where a counts
+  twice a right yes and d what it adds to 2 right yes + wrong yes + missed. These add up to F, and their spread over
+  units is that of F up to terms of second order.
 
 The sum is compared with the number lmms-eval printed. If they differ (an answer we cannot match the way lmms-eval
 did), the task gets no interval rather than a wrong one.
@@ -66,6 +70,17 @@ def reduce_samples(lines: Sequence[SampleLine], benchmark: Benchmark, reported: 
     Raises:
         ValueError: No line has the metric, or the lines do not add up to `reported`.
     """
+    units = units_of(lines, benchmark)
+    total = math.fsum(units.contributions)
+    if not math.isclose(total, reported, rel_tol=1e-6, abs_tol=1e-6):
+        raise ValueError(
+            f"per-sample scores of {benchmark.task!r} add up to {total:.6g}, lmms-eval reported {reported:.6g}"
+        )
+    return units
+
+
+def units_of(lines: Sequence[SampleLine], benchmark: Benchmark) -> Units:
+    """Turns per-sample lines into units whatever lmms-eval reported. Arguments and errors as in `reduce_samples`."""
     scored = [line for line in lines if benchmark.metric in line.scores]
     if not scored:
         raise ValueError(f"no per-sample score {benchmark.metric!r} for task {benchmark.task!r}")
@@ -73,11 +88,6 @@ def reduce_samples(lines: Sequence[SampleLine], benchmark: Benchmark, reported: 
     images = _images(scored, groups, benchmark)
     contributions, expected = _REDUCTIONS[benchmark.reduction](scored, groups, benchmark.metric)
     contributions, expected = _by_unit(contributions, images), _by_unit(expected, images)
-    total = math.fsum(contributions.values())
-    if not math.isclose(total, reported, rel_tol=1e-6, abs_tol=1e-6):
-        raise ValueError(
-            f"per-sample scores of {benchmark.task!r} add up to {total:.6g}, lmms-eval reported {reported:.6g}"
-        )
     ids = sorted(contributions)
     values = np.array([contributions[unit] for unit in ids])
     several = len(ids) < len(set(groups))
@@ -86,16 +96,19 @@ def reduce_samples(lines: Sequence[SampleLine], benchmark: Benchmark, reported: 
         ids=np.array(ids),
         contributions=values,
         expected=np.array([expected[unit] for unit in ids]),
-        binary=right_or_wrong and not several and benchmark.reduction != "mme",
+        binary=right_or_wrong and not several and benchmark.reduction in ("mean", "circular"),
         clustered=several,
         named=bool(images),
     )
 
 
+_BY_DOCUMENT = ("mean", "subset_f1")  # reductions that score every document by itself
+
+
 def _group(line: SampleLine, benchmark: Benchmark) -> str:
     """What the task scores as one."""
     document = f"doc {line.doc_id:09d}"
-    if benchmark.reduction == "mean":
+    if benchmark.reduction in _BY_DOCUMENT:
         return document
     group = line.group or line.cluster_id or document
     return f"{line.stratum or ''} {group}" if benchmark.reduction == "mme" else group
@@ -106,7 +119,7 @@ def _images(lines: Sequence[SampleLine], groups: Sequence[str], benchmark: Bench
     images: dict[str, str] = {}
     for line, group in zip(lines, groups, strict=True):
         # lines from before `group` existed hold it in place of the image
-        known = line.cluster_id is not None and (benchmark.reduction == "mean" or line.group is not None)
+        known = line.cluster_id is not None and (benchmark.reduction in _BY_DOCUMENT or line.group is not None)
         if not known or images.setdefault(group, str(line.cluster_id)) != line.cluster_id:
             return {}
     return images
@@ -122,6 +135,7 @@ def _by_unit(values: dict[str, float], images: dict[str, str]) -> dict[str, floa
     return dict(sums)
 
 
+_ANSWERED_YES = "pope_yes_ratio"
 Contributions = tuple[dict[str, float], dict[str, float]]
 
 
@@ -154,4 +168,24 @@ def _circular(lines: Sequence[SampleLine], groups: Sequence[str], metric: str) -
     return contributions, dict.fromkeys(questions, 100 * right / len(questions) ** 2)
 
 
-_REDUCTIONS = {"mean": _mean, "mme": _mme, "circular": _circular}
+def _subset_f1(lines: Sequence[SampleLine], units: Sequence[str], metric: str) -> Contributions:
+    """Right or wrong is the metric's own per-sample score; the answer itself stands under `_ANSWERED_YES`."""
+    if any(_ANSWERED_YES not in line.scores for line in lines):
+        raise ValueError(f"no per-sample score {_ANSWERED_YES!r}, which F1 is computed from")
+    subsets: dict[str, list[tuple[str, float, float]]] = defaultdict(list)
+    for line, unit in zip(lines, units, strict=True):
+        right, yes = line.scores[metric] == 1.0, line.scores[_ANSWERED_YES] == 1.0
+        subsets[line.stratum or ""].append((unit, 2.0 * (right and yes), 2.0 * (right and yes) + (not right)))
+    sums: dict[str, float] = defaultdict(float)
+    expected: dict[str, float] = defaultdict(float)
+    for documents in subsets.values():
+        whole = math.fsum(d for _, _, d in documents)
+        f1 = math.fsum(a for _, a, _ in documents) / whole if whole else 0.0
+        for unit, a, d in documents:
+            even = f1 / len(documents)
+            sums[unit] += (even + ((a - f1 * d) / whole if whole else 0.0)) / len(subsets)
+            expected[unit] += even / len(subsets)
+    return dict(sums), dict(expected)
+
+
+_REDUCTIONS = {"mean": _mean, "mme": _mme, "circular": _circular, "subset_f1": _subset_f1}

@@ -20,8 +20,12 @@ import datasets
 from datasets import Dataset
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from swiftvlm_eval.tasks.revision import is_pinned, resolved_commit
+
 REVISIONS_FILE = Path(__file__).with_name("revisions.json")
 DEFERRED_ERROR = "loading_error"
+PROVENANCE = "loaded_from"
+"""Column of documents that says what they were loaded from; see `provenance`."""
 
 
 class DatasetAccessError(ValueError):
@@ -34,6 +38,7 @@ class HubSource(BaseModel):
     Attributes:
         repository: Data set id on the hub.
         split: Split name there.
+        config: Configuration of the data set (lmms-eval's `dataset_name`); None where it has only one.
         revision: Commit, tag or branch; None takes the one in `revisions.json`.
     """
 
@@ -41,6 +46,7 @@ class HubSource(BaseModel):
 
     repository: str
     split: str
+    config: str | None = None
     revision: str | None = None
 
     @property
@@ -49,7 +55,8 @@ class HubSource(BaseModel):
         return self.revision or _revisions().get(self.repository, "main")
 
     def __str__(self) -> str:
-        return f"{self.repository}@{self.pinned}/{self.split}"
+        parts = (f"{self.repository}@{self.pinned}", *([self.config] if self.config else []), self.split)
+        return "/".join(parts)
 
 
 @cache
@@ -123,12 +130,64 @@ def load_split(source: HubSource, columns: Mapping[str, str]) -> Dataset:
         DatasetAccessError: The hub cannot be reached, access is denied, repository, revision or split do not exist,
             the split is empty, or a column is missing.
     """
+    config = {"name": source.config} if source.config else {}
     try:
-        dataset = datasets.load_dataset(source.repository, split=source.split, revision=source.pinned)
+        dataset = datasets.load_dataset(source.repository, split=source.split, revision=source.pinned, **config)
     except Exception as error:  # Whatever the hub client raises is put into words and raised again, never swallowed.
         raise DatasetAccessError(_explain(source, error)) from error
     require_columns(dataset, columns, str(source))
     return dataset
+
+
+def provenance(source: HubSource, dataset: Dataset) -> dict[str, str | None]:
+    """Say what was loaded, for the record of a run.
+
+    Args:
+        source: What was asked for.
+        dataset: The split as it was loaded.
+
+    Returns:
+        `source`; `revision`; `pin`, which is `pinned` for a commit and `not pinned` for a branch or tag; `commit`, the
+        commit that was really loaded, None where it cannot be told.
+    """
+    return {
+        "source": str(source),
+        "revision": source.pinned,
+        "pin": "pinned" if is_pinned(source.pinned) else "not pinned",
+        "commit": resolved_commit(source.repository, source.pinned, dataset),
+    }
+
+
+def load_rows(dataset: Dataset, columns: Mapping[str, str]) -> Dataset:
+    """Return the rows of a task whose documents are the hub's rows.
+
+    Args:
+        dataset: Either the task's entry of `sources.json`, or the rows themselves in the hub's schema.
+        columns: Names of the columns that are read, each with a few words on its content.
+
+    Returns:
+        The rows as they are, images undecoded; loaded ones with the column `PROVENANCE`.
+
+    Raises:
+        DatasetAccessError: The data cannot be had or has changed; the message has the cure.
+    """
+    row = source_row(dataset)
+    if row is None:
+        require_columns(dataset, columns, "the given rows")
+        return dataset
+    source = parse_source(row, HubSource)
+    return with_provenance(load_split(source, columns), source)
+
+
+def with_provenance(rows: Dataset, source: HubSource) -> Dataset:
+    """Add the column `PROVENANCE` to loaded rows."""
+    told = provenance(source, rows)
+    return rows.add_column(PROVENANCE, [told] * len(rows))
+
+
+def recorded(doc: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a scorer adds to its result so that the record says which data were loaded: `split`, or nothing."""
+    return {"split": doc[PROVENANCE]} if doc.get(PROVENANCE) else {}
 
 
 def require_columns(dataset: Dataset, columns: Mapping[str, str], name: str) -> None:

@@ -163,6 +163,39 @@ def test_pixels_are_pixels_of_the_frame() -> None:
     assert score.tags == ("scale",)
 
 
+def test_pixels_of_an_image_that_is_not_square_go_by_its_two_sides() -> None:
+    score = score_box("[100, 300, 1500, 1100]", [100, 300, 1400, 800], 1600, 1200, "image")
+    assert score.box == pytest.approx((100, 300, 1500, 1100))
+    assert score.iou == pytest.approx(1.0)
+
+
+def test_per_mille_are_not_pixels() -> None:
+    # A tenth and three tenths of 640, two and four tenths of 480.
+    score = score_box("[100, 200, 300, 400]", [64, 96, 128, 96], 640, 480, "image")
+    assert score.box == pytest.approx((64, 96, 192, 192))
+
+
+@pytest.mark.parametrize(
+    ("answer", "width", "height", "box"),
+    [
+        # The centre square of 640x480 lies at x = 80 to 560, that of 480x640 at y = 80 to 560; no answer leaves it.
+        ("[-0.1, 0, 0.5, 1]", 640, 480, (80, 0, 320, 480)),
+        ("[0.5, 0, 1.1, 1]", 640, 480, (320, 0, 560, 480)),
+        ("[0, -0.1, 1, 0.5]", 480, 640, (0, 80, 480, 320)),
+        ("[0, 0.5, 1, 1.1]", 480, 640, (0, 320, 480, 560)),
+    ],
+)
+def test_nothing_outside_the_crop_was_seen(answer: str, width: int, height: int, box: Box) -> None:
+    assert score_box(answer, [0, 0, 1, 1], width, height, "crop").box == pytest.approx(box)
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (480, 640)])
+def test_padding_is_no_part_of_a_box(width: int, height: int) -> None:
+    score = score_box("[0, 0, 1, 1]", [0, 0, width, height], width, height)
+    assert score.box == (0, 0, width, height)
+    assert score.iou == 1.0
+
+
 def test_a_box_inside_the_padding_scores_zero_and_is_degenerate() -> None:
     score = score_box("[0.1, 0.0, 0.5, 0.1]", [0, 0, 640, 480], 640, 480)
     assert score.metrics["iou"] == 0.0

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from swiftvlm_eval.results import load_benchmarks, shipped_benchmarks
-from swiftvlm_eval.results.benchmarks import TABLE
+from swiftvlm_eval.results.benchmarks import TABLE, Benchmark
 
 STOCK = {
     "gqa": "gqa/gqa.yaml",
@@ -17,15 +17,31 @@ STOCK = {
 }
 
 
-def test_the_paper_has_nine_columns_in_its_order() -> None:
+def columns_of(name: str) -> list[Benchmark]:
+    """The columns of a named set."""
     table = shipped_benchmarks()
-    columns = [table.benchmarks[key] for key in table.sets["paper"]]
+    return [table.benchmarks[key] for key in table.sets[name]]
+
+
+def test_the_paper_has_nine_columns_in_its_order() -> None:
+    table, columns = shipped_benchmarks(), columns_of("paper")
     assert [column.title for column in columns] == [
         *("RefCOCO", "RefCOCO+", "RefCOCOg"),
         *("TextVQA", "GQA", "SQA", "MME", "MMB", "POPE"),
     ]
     assert [column.group for column in columns] == ["localization"] * 3 + ["non_localization"] * 6
     assert table.sets["paper_next"] == ("refcoco", "textvqa", "gqa", "mmb")
+
+
+def test_a_column_says_whose_protocol_it_has() -> None:
+    assert {column.protocol for column in columns_of("paper")} == {"lmms_eval"}
+    official = columns_of("paper_official")
+    assert [column.key for column in official] == [
+        f"{key}_official" for key in ("textvqa", "gqa", "sqa", "mme", "mmb", "pope")
+    ]
+    assert {column.protocol for column in official} == {column.group for column in official} == {"official"}
+    assert all("official" in column.title for column in official)
+    assert not {column.task for column in official} & {column.task for column in columns_of("paper")}
 
 
 @pytest.mark.parametrize("key", STOCK)
@@ -54,6 +70,9 @@ def test_columns_are_found_by_task() -> None:
         ("task: pope\n", "task: gqa\n    extra: 1\n", "extra"),
         ("sqa, mme, mmb, pope]", "sqa, mme, mmb, pop]", "pop"),
         ("benchmarks:", "columns:", "benchmarks"),
+        ("group: official", "group: non_localization", "group non_localization mixes the protocols"),
+        ("paper_next: [", "paper_next: [gqa_official, ", "sets.paper_next mixes the protocols"),
+        ("protocol: official", "protocol: llava", "protocol"),
     ],
 )
 def test_a_wrong_table_is_refused_by_name_and_field(tmp_path: Path, old: str, new: str, reason: str) -> None:

@@ -387,3 +387,53 @@ def test_any_other_shape_is_refused_with_the_file(tmp_path: Path, change: dict[s
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match=path.name):
         import_run(path)
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def told(source: str, revision: str, pin: str) -> dict[str, Any]:
+    return {"source": source, "revision": revision, "pin": pin, "commit": None}
+
+
+@pytest.mark.parametrize(
+    ("config", "dataset"),
+    [
+        (
+            {"dataset_path": "lmms-lab-encoder/POPE", "dataset_kwargs": {"token": True}, "test_split": "test"},
+            told("lmms-lab-encoder/POPE@main/test", "main", "not pinned"),
+        ),
+        (
+            {"dataset_path": "lmms-lab-encoder/MMBench", "dataset_name": "en", "test_split": "dev"},
+            told("lmms-lab-encoder/MMBench@main/en/dev", "main", "not pinned"),
+        ),
+        (
+            {"dataset_path": "o/n", "dataset_kwargs": {"revision": "v1"}, "test_split": "test"},
+            told("o/n@v1/test", "v1", "not pinned"),
+        ),
+        (
+            {"dataset_path": "o/n", "dataset_kwargs": {"revision": COMMIT}, "test_split": "test"},
+            told(f"o/n@{COMMIT}/test", COMMIT, "pinned"),
+        ),
+        ({"dataset_path": "parquet", "dataset_kwargs": {"data_files": {"test": "/home/me/x.parquet"}}}, None),
+        ({"dataset_path": "/home/me/data"}, None),
+        ({"dataset_path": "../data"}, None),
+        ({"dataset_path": "saved/rows", "dataset_kwargs": {"load_from_disk": True}}, None),
+        ({}, None),
+        ([1], None),
+    ],
+)
+def test_a_silent_task_is_not_pinned_unless_its_configuration_says_so(
+    tmp_path: Path, config: Any, dataset: dict[str, Any] | None
+) -> None:
+    path = write_run(tmp_path, {"gqa": ("exact_match", samples_of([1.0, 0.0], "exact_match", description()))})
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"configs": {"gqa": config}}))
+    assert import_run(path)[0].tasks["gqa"].dataset == dataset
+
+
+def test_what_a_task_says_of_its_data_counts(tmp_path: Path) -> None:
+    lines = [line | {"split": {"commit": COMMIT}} for line in samples_of([1.0, 0.0], "exact_match", description())]
+    path = write_run(tmp_path, {"gqa": ("exact_match", lines)})
+    content = json.loads(path.read_text()) | {"configs": {"gqa": {"dataset_path": "o/n"}}}
+    path.write_text(json.dumps(content))
+    assert import_run(path)[0].tasks["gqa"].dataset == {"commit": COMMIT}

@@ -1,4 +1,6 @@
 import itertools
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -123,3 +125,67 @@ def test_standard_error_over_images_is_that_of_the_image_means() -> None:
     units = reduce_samples(lines_of("refcoco", scores, clusters), COLUMNS["refcoco"], 0.6)
     assert units.stderr == pytest.approx(stats.sem(means))
     assert reduce_samples(lines_of("gqa", [1.0]), COLUMNS["gqa"], 1.0).stderr is None
+
+
+ANSWERS = {"tp": (1.0, 1.0), "fp": (0.0, 1.0), "fn": (0.0, 0.0), "tn": (1.0, 0.0)}
+
+
+def pope_lines(answers: Sequence[tuple[str, str]], images: Sequence[str] | None = None) -> list[SampleLine]:
+    """One line for each (subset, kind of answer)."""
+    column = COLUMNS["pope_official"]
+    raw = samples_of([{"score": ANSWERS[kind][0]} for _, kind in answers], "pope_f1", description(), clusters=images)
+    for sample, (subset, kind) in zip(raw, answers, strict=True):
+        sample |= {"stratum": subset, "pope_yes_ratio": {"score": ANSWERS[kind][1]}}
+    return [sample_line(column.task, sample, ["pope_f1", "pope_yes_ratio"]) for sample in raw]
+
+
+def f1_by_definition(answers: Sequence[tuple[str, str]]) -> float:
+    """Precision and recall first, subset by subset."""
+    values = []
+    for subset in {subset for subset, _ in answers}:
+        kinds = Counter(kind for each, kind in answers if each == subset)
+        if not kinds["tp"]:
+            values.append(0.0)
+            continue
+        precision, recall = kinds["tp"] / (kinds["tp"] + kinds["fp"]), kinds["tp"] / (kinds["tp"] + kinds["fn"])
+        values.append(2 * precision * recall / (precision + recall))
+    return sum(values) / len(values)
+
+
+def test_f1_adds_up_subset_by_subset() -> None:
+    answers = [("random", kind) for kind in ("tp", "tp", "tp", "fp", "fn", "tn")]
+    answers += [("popular", kind) for kind in ("tp", "fp", "fp", "tn")] + [("adversarial", "tn")] * 3
+    # 3/4 and 3/4: F1 3/4; 1/3 and 1: F1 1/2; no right yes: 0.
+    assert f1_by_definition(answers) == pytest.approx((3 / 4 + 1 / 2) / 3)
+    units = reduce_samples(pope_lines(answers), COLUMNS["pope_official"], f1_by_definition(answers))
+    assert units.contributions.sum() == pytest.approx(f1_by_definition(answers))
+    assert units.expected.sum() == pytest.approx(f1_by_definition(answers))
+    assert (units.binary, units.clustered) == (False, False)
+
+
+def test_f1_without_a_mistake_is_still_no_right_or_wrong() -> None:
+    assert not reduce_samples(pope_lines([("random", "tp")] * 3), COLUMNS["pope_official"], 1.0).binary
+
+
+@pytest.mark.parametrize("shared", [1, 3])
+def test_the_spread_of_f1_is_that_of_drawing_images_anew(shared: int) -> None:
+    """A bootstrap of whole images that computes F1 from scratch each time; `shared` questions have one image."""
+    rng = np.random.default_rng(3)
+    images = 300
+    kinds = rng.choice(["tp", "fp", "fn", "tn"], size=images, p=[0.4, 0.1, 0.1, 0.4])
+    answers = [(subset, str(kind)) for kind in kinds for subset in ("random", "popular", "hard")[:shared]]
+    names = [f"image{number:03d}" for number in range(images) for _ in range(shared)]
+    units = reduce_samples(pope_lines(answers, names), COLUMNS["pope_official"], f1_by_definition(answers))
+    draws = []
+    for _ in range(600):
+        drawn = rng.integers(images, size=images)
+        draws.append(f1_by_definition([answers[shared * image + part] for image in drawn for part in range(shared)]))
+    assert units.ids.size == images and units.named
+    assert units.stderr == pytest.approx(np.std(draws), rel=0.1)
+
+
+def test_f1_without_the_answers_is_refused() -> None:
+    column = COLUMNS["pope_official"]
+    lines = [sample_line(column.task, {"doc_id": 0, "pope_f1": {"score": 1.0}}, ["pope_f1"])]
+    with pytest.raises(ValueError, match="no per-sample score 'pope_yes_ratio'"):
+        reduce_samples(lines, column, 1.0)

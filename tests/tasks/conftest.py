@@ -35,6 +35,8 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     def load_dataset(path: str, *args: Any, **options: Any) -> Any:
         if path in ("json", "parquet"):
             return real(path, *args, **options)
+        # A configuration is part of the data set's name here.
+        path = f"{path}/{options['name']}" if "name" in options else path
         splits.attempts.append((path, options["split"]))
         found = splits[path, options["split"]]
         if isinstance(found, Exception):

@@ -1,6 +1,7 @@
 """Small data in the hub's schemas, and a model that looks at the image and gives one answer."""
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import datasets
@@ -96,12 +97,103 @@ def pope_rows() -> datasets.Dataset:
     return datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
 
 
+def hub_rows(rows: list[dict[str, Any]]) -> datasets.Dataset:
+    """Rows with an image each, of the sizes in turn."""
+    filled = [{"image": encoded_image(*SIZES[number % len(SIZES)]), **row} for number, row in enumerate(rows)]
+    return datasets.Dataset.from_list(filled).cast_column("image", datasets.Image())
+
+
+def official_pope_rows() -> datasets.Dataset:
+    """Three subsets: random asks for yes, yes, yes, no; popular for yes, no; adversarial for yes, no, no, no."""
+    truths = {"random": ["yes"] * 3 + ["no"], "popular": ["yes", "no"], "adversarial": ["yes"] + ["no"] * 3}
+    return hub_rows(
+        [
+            {
+                "id": f"{subset}{number}",
+                "question_id": str(number),
+                "question": f"Is there a {subset} thing {number}?",
+                "answer": truth,
+                "image_source": f"COCO_val2014_{number:012d}",
+                "category": subset,
+            }
+            for subset, answers in truths.items()
+            for number, truth in enumerate(answers)
+        ]
+    )
+
+
+def gqa_hub() -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Questions, and in another order the images they are about, of which one has no question."""
+    questions = [
+        {"id": str(number), "imageId": image, "question": f"What colour is {number}?", "answer": answer}
+        for number, (image, answer) in enumerate([("n2", "red"), ("n0", "dark blue"), ("n2", "no")])
+    ]
+    images = [{"id": f"n{number}", "image": encoded_image(*size)} for number, size in enumerate(SIZES)]
+    rows = [{**question, "fullAnswer": "It is so.", "isBalanced": True} for question in questions]
+    return (
+        datasets.Dataset.from_list(rows),
+        datasets.Dataset.from_list(images).cast_column("image", datasets.Image()),
+    )
+
+
+def scienceqa_rows() -> datasets.Dataset:
+    common = {"task": "closed choice", "grade": "grade2", "subject": "natural science", "lecture": "", "solution": ""}
+    rows = [
+        {"question": "Which is it?", "choices": ["ice", "a puck"], "answer": 1, "hint": ""},
+        {"question": "Which one?", "choices": ["a", "b", "c", "d", "e"], "answer": 4, "hint": "Look at the map."},
+        {"question": "And now?", "choices": ["x", "y", "z"], "answer": 0, "hint": ""},
+    ]
+    return hub_rows([{**common, **row} for row in rows])
+
+
+def mmbench_rows() -> datasets.Dataset:
+    """Two questions: one of two options in both orders, with a hint; one of four options in four orders."""
+    two, four = ["cat", "dog"], ["one", "two", "three", "four"]
+    rows = []
+    for index, options, hint, right in ((7, two, "Read the sign.", "dog"), (8, four, "nan", "one")):
+        for turn in range(len(options)):
+            turned = options[turn:] + options[:turn]
+            row = dict(zip("ABCD", [*turned, "nan", "nan"], strict=False))
+            rows.append(
+                {
+                    "index": index + 1_000_000 * turn,
+                    "question": f"Question {index}?",
+                    "hint": hint,
+                    "answer": "ABCD"[turned.index(right)],
+                    **row,
+                    "category": "ocr",
+                    "L2-category": "coarse",
+                    "source": "here",
+                    "comment": "nan",
+                    "split": "dev",
+                }
+            )
+    return hub_rows(rows)
+
+
+def mme_rows() -> datasets.Dataset:
+    """Two images of existence, one of OCR, one of code_reasoning, each with a question for yes and one for no."""
+    images = [("existence", "a.png"), ("existence", "b.png"), ("OCR", "a.png"), ("code_reasoning", "c.png")]
+    return hub_rows(
+        [
+            {
+                "question_id": f"{category}/{name}",
+                "question": f"Is there {number} in it? Please answer yes or no.",
+                "answer": answer,
+                "category": category,
+            }
+            for category, name in images
+            for number, answer in enumerate(["Yes", "No"])
+        ]
+    )
+
+
 class EchoModel(lmms):
-    """Opens the image of every request and gives one fixed answer."""
+    """Opens the image of every request and gives one fixed answer, or what is asked of the document."""
 
     is_simple = True
 
-    def __init__(self, answer: str) -> None:
+    def __init__(self, answer: str | Callable[[dict[str, Any]], str]) -> None:
         super().__init__()
         self.answer = answer
         self.prompts: list[str] = []
@@ -109,14 +201,17 @@ class EchoModel(lmms):
         self.generation: list[dict[str, Any]] = []
 
     def generate_until(self, requests: list[Any]) -> list[str]:
+        answers = []
         for request in requests:
             prompt, generation, doc_to_visual, doc_id, task, split = request.args
-            (image,) = doc_to_visual(self.task_dict[task][split][doc_id])
+            doc = self.task_dict[task][split][doc_id]
+            (image,) = doc_to_visual(doc)
+            answers.append(self.answer if isinstance(self.answer, str) else self.answer(doc))
             assert image.mode == "RGB"
             self.prompts.append(prompt)
             self.sizes.append(image.size)
             self.generation.append(generation)
-        return [self.answer] * len(requests)
+        return answers
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         raise NotImplementedError

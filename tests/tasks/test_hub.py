@@ -88,6 +88,16 @@ def test_the_revision_comes_from_one_file_unless_the_source_has_its_own(monkeypa
     ]
 
 
+def test_a_configuration_is_asked_for_and_named(fake_hub: FakeHub) -> None:
+    rows = datasets.Dataset.from_dict({"bbox": [1], "file_name": ["a"]})
+    fake_hub["lmms-lab-encoder/MMBench/en", "dev"] = rows
+    source = HubSource(repository="lmms-lab-encoder/MMBench", split="dev", config="en")
+    assert load_split(source, COLUMNS)["bbox"][:] == [1]
+    fake_hub["lmms-lab-encoder/MMBench/en", "dev"] = ConnectionError("no route")
+    with pytest.raises(DatasetAccessError, match="data set lmms-lab-encoder/MMBench@main/en/dev cannot be reached"):
+        load_split(source, COLUMNS)
+
+
 @pytest.mark.parametrize(
     ("task", "repository", "split"),
     [

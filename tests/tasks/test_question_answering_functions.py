@@ -50,6 +50,16 @@ def test_textvqa_scores_any_answer(answer: object) -> None:
     assert textvqa_score(answer, ["red"] * 10) == 0.0
 
 
+def test_textvqa_reads_the_first_ten_thousand_characters() -> None:
+    assert textvqa_score("red" + " " * 9_997 + "blue", ["red"] * 10) == 1.0
+    assert textvqa_score("red" + " " * 9_992 + "blue", ["red"] * 10) == 0.0
+
+
+def test_textvqa_takes_each_person_once() -> None:
+    # An answer that is missing takes no place: three people, of whom each of two reds has one other on their side.
+    assert textvqa_score("red", ["red", None, "red", 5, "blue"]) == pytest.approx((1 / 3 + 1 / 3 + 2 / 3) / 3)
+
+
 def test_textvqa_leaves_the_document_alone_and_names_its_image() -> None:
     doc = {"answers": ["The Red."] * 10, "image_id": "abc", "question_id": 7}
     result = textvqa.process_results(doc, ["red"])

@@ -243,6 +243,9 @@ def test_the_official_part_of_a_mixture_is_scored(fake_hub: FakeHub) -> None:
     assert docs["expression"][:] == ["left", "red", "top"]
     assert docs[0]["split"] == {
         "source": "lmms-lab-encoder/RefCOCO@main/val",
+        "revision": "main",
+        "pin": "not pinned",
+        "commit": None,
         "filter": "unc_val",
         "objects": 2,
         "expressions": 3,

@@ -9,6 +9,7 @@ from lmms_eval.tasks import TaskManager
 from lmms_eval.utils import load_yaml_config
 from task_data import FakeHub, ref_rows, textvqa_rows
 
+from swiftvlm_eval.results import shipped_benchmarks
 from swiftvlm_eval.tasks import hub
 from swiftvlm_eval.tasks.refcoco.source import packaged_source
 from swiftvlm_eval.tasks.textvqa.functions import COLUMNS as TEXTVQA_COLUMNS
@@ -20,6 +21,9 @@ REFCOCO = [
     *(f"swiftvlm_refcocog_{split}" for split in ("val", "val_hub", "test")),
 ]
 TEXTVQA = ["swiftvlm_textvqa_noocr_val", "swiftvlm_textvqa_ocr_val"]
+OFFICIAL = [
+    f"swiftvlm_official_{name}" for name in ("textvqa", "gqa", "scienceqa_img", "mme", "mmbench_en_dev", "pope")
+]
 DEMO = ["demo_refcoco", "demo_textvqa", "demo_gqa", "demo_pope"]
 GROUPS = {
     "refcoco": ["swiftvlm_refcoco_val"],
@@ -39,6 +43,7 @@ GROUPS = {
         "mmbench_en_dev_static",
         "pope",
     ],
+    "paper_official": OFFICIAL,
     "paper_next": ["swiftvlm_refcoco_val", "swiftvlm_textvqa_noocr_val", "gqa", "mmbench_en_dev_static"],
     "demo": DEMO,
 }
@@ -56,7 +61,7 @@ def settings(ours: TaskManager, task: str) -> dict[str, Any]:
 
 
 def test_the_folder_holds_these_tasks_and_groups_and_no_others(ours: TaskManager) -> None:
-    assert ours.all_subtasks == sorted([*REFCOCO, *TEXTVQA, *DEMO])
+    assert ours.all_subtasks == sorted([*REFCOCO, *TEXTVQA, *OFFICIAL, *DEMO])
     assert ours.all_groups == sorted(GROUPS)
     assert ours.all_tags == []
 
@@ -85,6 +90,37 @@ def test_every_task_is_greedy_short_and_ends_at_the_turn(ours: TaskManager, task
     assert all(metric["aggregation"] == "mean" for metric in config["metric_list"])
     assert config["output_type"] == "generate_until"
     assert config["metadata"] == {"version": 1.0}
+
+
+@pytest.mark.parametrize("task", OFFICIAL)
+def test_official_tasks_answer_at_the_length_of_the_scripts(ours: TaskManager, task: str) -> None:
+    config = settings(ours, task)
+    limit = 1024 if task.endswith(("scienceqa_img", "mmbench_en_dev")) else 128
+    assert config["generation_kwargs"] == {
+        "max_new_tokens": limit,
+        "temperature": 0,
+        "do_sample": False,
+        "until": ["</s>"],
+    }
+    assert config["output_type"] == "generate_until"
+    assert config["metadata"] == {"version": 1.0}
+    assert config["process_results"].__module__.startswith("swiftvlm_eval.tasks.")
+    (column,) = shipped_benchmarks().of_tasks({task})
+    directions = {metric["metric"]: metric["higher_is_better"] for metric in config["metric_list"]}
+    assert directions[column.metric] is True
+
+
+def test_the_official_group_and_the_paper_share_no_task(ours: TaskManager) -> None:
+    assert not set(settings(ours, "paper")["task"]) & set(settings(ours, "paper_official")["task"])
+
+
+def test_every_official_aggregation_is_the_one_of_its_name(ours: TaskManager) -> None:
+    for entry in settings(ours, "swiftvlm_official_pope")["metric_list"]:
+        if entry["metric"] != "pope_other":
+            measure = entry["metric"].removeprefix("pope_")
+            for subset in ("random", "popular", "adversarial"):
+                measure = measure.removesuffix(f"_{subset}")
+            assert entry["aggregation"].__name__ == f"mean_{measure}"
 
 
 @pytest.mark.parametrize("task", REFCOCO)

@@ -103,6 +103,9 @@ def test_the_official_split_from_the_hub(task_manager: TaskManager, fake_hub: Fa
     assert [sample["expression"] for sample in samples] == ["the red one", "a", "b"]
     assert samples[0]["split"] == {
         "source": "lmms-lab-encoder/RefCOCO@main/val",
+        "revision": "main",
+        "pin": "not pinned",
+        "commit": None,
         "filter": "unc_val",
         "objects": 2,
         "expressions": 3,

@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset
 from lmms_eval.api.metrics import exact_match_hf_evaluate
 
-from swiftvlm_eval.grounding.boxes import MAX_ANSWER_CHARS
+from swiftvlm_eval.tasks.answers import answer_text
 from swiftvlm_eval.tasks.hub import require_columns
 
 GQA_COLUMNS = {
@@ -51,7 +51,7 @@ def gqa_process_results(doc: Mapping[str, Any], results: Sequence[object]) -> di
         `exact_match` 0 or 1, the unit for clustering (`cluster_id`, the image) and the question's id.
     """
     match = exact_match_hf_evaluate(
-        predictions=[_text(results)],
+        predictions=[answer_text(results)],
         references=[str(doc.get("answer")).strip()],
         ignore_case=True,
         ignore_punctuation=True,
@@ -75,7 +75,7 @@ def pope_process_results(doc: Mapping[str, Any], results: Sequence[object]) -> d
         the labels); `pope_other` 1 for an answer that is neither; the unit for clustering (`cluster_id`, the image)
         and the question's id.
     """
-    answer = _text(results).lower()
+    answer = answer_text(results).lower()
     return {
         "pope_accuracy": float(answer == str(doc.get("answer")).strip().lower()),
         "pope_yes_ratio": float(answer == "yes"),
@@ -83,8 +83,3 @@ def pope_process_results(doc: Mapping[str, Any], results: Sequence[object]) -> d
         "cluster_id": str(doc.get("image_source")),
         "question_id": doc.get("question_id"),
     }
-
-
-def _text(results: Sequence[object]) -> str:
-    """The answer, without white space around it; nothing where there is no text."""
-    return results[0][:MAX_ANSWER_CHARS].strip() if results and isinstance(results[0], str) else ""

@@ -14,7 +14,14 @@ from datasets import Dataset
 from PIL import Image, UnidentifiedImageError
 
 from swiftvlm_eval.grounding import BoxScore, Frame, box_from_xywh, score_box
-from swiftvlm_eval.tasks.hub import DatasetAccessError, defer_errors, parse_source, raise_deferred, source_row
+from swiftvlm_eval.tasks.hub import (
+    DatasetAccessError,
+    defer_errors,
+    parse_source,
+    provenance,
+    raise_deferred,
+    source_row,
+)
 from swiftvlm_eval.tasks.refcoco.official_split import Selection, everything, size_of
 from swiftvlm_eval.tasks.refcoco.source import RefSource, image_id, load_base, read_objects, select_split
 
@@ -42,7 +49,7 @@ def build_documents(dataset: Dataset) -> Dataset:
     Returns:
         Documents with `row`, `images` (together the place of the image), `question_id`, `file_name`, `cluster_id` (the
         image), `expression`, `width`, `height`, `bbox` (``[x, y, width, height]`` in pixels) and `split` (what was
-        loaded and its size).
+        loaded, see `hub.provenance`, and its size).
 
     Raises:
         DatasetAccessError: The data cannot be had, has changed, or is not the official split; the message has the
@@ -51,6 +58,7 @@ def build_documents(dataset: Dataset) -> Dataset:
     row = source_row(dataset)
     if row is None:
         name, split_filter, base = "the given rows", "none", dataset
+        told: dict[str, str | None] = {"source": name}
         objects = read_objects(base, name)
         selection = everything(objects)
     else:
@@ -58,8 +66,9 @@ def build_documents(dataset: Dataset) -> Dataset:
         name, split_filter, base = str(source), source.split_filter, load_base(source)
         objects = read_objects(base, name)
         selection = select_split(source, objects)
+        told = provenance(source, base)
     size = size_of(selection)
-    split = {"source": name, "filter": split_filter, "objects": size.objects, "expressions": size.expressions}
+    split = {**told, "filter": split_filter, "objects": size.objects, "expressions": size.expressions}
     return _documents(base, name, selection, split)
 
 

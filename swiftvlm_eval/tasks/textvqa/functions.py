@@ -7,15 +7,7 @@ from datasets import Dataset
 from lmms_eval.tasks.textvqa.utils import textvqa_doc_to_text, textvqa_process_results
 
 from swiftvlm_eval.grounding.boxes import MAX_ANSWER_CHARS
-from swiftvlm_eval.tasks.hub import (
-    HubSource,
-    defer_errors,
-    load_split,
-    parse_source,
-    raise_deferred,
-    require_columns,
-    source_row,
-)
+from swiftvlm_eval.tasks.hub import defer_errors, load_rows, raise_deferred, recorded
 
 COLUMNS = {
     "image_id": "id of the image",
@@ -39,16 +31,12 @@ def load_questions(dataset: Dataset) -> Dataset:
         dataset: Either the task's entry of `sources.json`, or the rows themselves in the hub's schema.
 
     Returns:
-        The rows as they are, images undecoded until they are asked for.
+        The rows as they are, images undecoded until they are asked for; see `hub.load_rows`.
 
     Raises:
         DatasetAccessError: The data cannot be had or has changed; the message has the cure.
     """
-    row = source_row(dataset)
-    if row is not None:
-        return load_split(parse_source(row, HubSource), COLUMNS)
-    require_columns(dataset, COLUMNS, "the given rows")
-    return dataset
+    return load_rows(dataset, COLUMNS)
 
 
 def doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any]) -> str:
@@ -73,7 +61,8 @@ def process_results(doc: Mapping[str, Any], results: Sequence[object]) -> dict[s
         results: The answer as the only element; whatever it is, it counts.
 
     Returns:
-        `exact_match` in 0..1, the unit for clustering (`cluster_id`, the image) and the question's id.
+        `exact_match` in 0..1, the unit for clustering (`cluster_id`, the image), the question's id, and `split`, what
+        the row was loaded from.
     """
     text = results[0] if results and isinstance(results[0], str) else ""
     answers = [answer for answer in doc.get("answers") or [] if isinstance(answer, str)]
@@ -85,4 +74,5 @@ def process_results(doc: Mapping[str, Any], results: Sequence[object]) -> dict[s
         "exact_match": exact_match,
         "cluster_id": str(doc.get("image_id")),
         "question_id": doc.get("question_id"),
+        **recorded(doc),
     }
