@@ -65,7 +65,10 @@ def readme(board: Board) -> str:
     shown = {row.label: figures(board, row, "cost")[: len(board.benchmarks)] for row in pruned.rows}
     scores = figures(board, vanilla.rows[0], "cost")[: len(board.benchmarks)]
     body = [["vanilla, score", *(figure.lines[0] for figure in scores)]]
-    body += [[markdown(label), *(figure.lines[-1] for figure in cells)] for label, cells in shown.items()]
+    body += [
+        [markdown(label), *("<br>".join(filter(None, [each.lines[-1], each.flag])) for each in cells)]
+        for label, cells in shown.items()
+    ]
     before, rest = README.read_text().split(BEGIN)
     parts = [before + BEGIN, table(header, body), "", _caption(board), END + rest.split(END)[1]]
     return "\n".join(parts)

@@ -76,7 +76,7 @@ def board_table(board: "Board") -> Table:
 
     table = Table(
         title=escape(board.title),
-        caption="* best of its budget, ~ not significantly different, ? not tested",
+        caption="* best of its budget, ~ may still be the best, ? not tested, ! off its budget",
         box=SIMPLE,
     )
     header, body = summary(board)

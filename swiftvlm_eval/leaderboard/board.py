@@ -11,7 +11,7 @@ from typing import Literal
 from swiftvlm_eval.results.benchmarks import Benchmark, Group
 from swiftvlm_eval.results.record import RunRecord
 
-Mark = Literal["", "best", "tied", "untested"]
+Mark = Literal["", "best", "tied", "untested", "off_budget"]
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,11 @@ class Cell:
         relative: Percent of vanilla's score.
         low: Lower end of the 95 % interval of `relative`.
         high: Upper end.
-        mark: `best` of its budget; `tied` if the difference to the best is not significant, `untested` if it could
-            not be tested.
-        p_best: Holm-adjusted p-value of the difference to the best row.
+        mark: `best` of its budget; `tied` if no row is significantly better, `untested` if that could not be tested,
+            `off_budget` if the row did not execute what it was asked for and takes no part in the other marks.
+        p_best: P-value of the hypothesis that no row of the budget is better, adjusted for all of them.
+        executed: Mean visual tokens per decoder layer, the measured ones.
+        asked: The budget in the same unit.
     """
 
     score: float | None = None
@@ -38,6 +40,8 @@ class Cell:
     high: float | None = None
     mark: Mark = ""
     p_best: float | None = None
+    executed: float | None = None
+    asked: float | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from swiftvlm_eval.leaderboard.columns import column_table
 from swiftvlm_eval.leaderboard.text import spreadsheet
 from swiftvlm_eval.results.store import Problem
 
-_CELL_FIELDS = ("score", "stderr", "documents", "relative", "low", "high", "mark", "p_best")
+_CELL_FIELDS = ("score", "stderr", "documents", "relative", "low", "high", "mark", "p_best", "executed", "asked")
+_MEAN_FIELDS = ("relative", "low", "high", "mark", "p_best", "executed", "asked")
 
 
 def board_csv(board: Board) -> str:
@@ -34,7 +35,7 @@ def _flat(board: Board, section: str, row: Row) -> dict[str, Any]:
         flat.update({f"{benchmark.key} {name}": getattr(cell, name, None) for name in _CELL_FIELDS})
     for group in board.groups:
         cell = row.means.get(group)
-        flat.update({f"{group} {name}": getattr(cell, name, None) for name in ("relative", "low", "high", "mark")})
+        flat.update({f"{group} {name}": getattr(cell, name, None) for name in _MEAN_FIELDS})
     flat.update({name: row.figures.get(name) for name in column_table().attributes})
     flat["files"] = "; ".join(spreadsheet(name) for name in row.files)
     flat["notes"] = spreadsheet("; ".join(row.notes))

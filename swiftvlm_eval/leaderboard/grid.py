@@ -26,12 +26,14 @@ class Figure:
     Attributes:
         lines: What is printed, one or two lines; unescaped.
         value: What the cell is sorted by; None where it is missing.
-        mark: Whether it is the best of its budget or not significantly different from it.
+        mark: Whether it is the best of its budget, may still be the best, or was off its budget.
+        flag: What the reader must see beside the figure; empty if nothing.
     """
 
     lines: tuple[str, ...]
     value: float | None = None
     mark: Mark = ""
+    flag: str = ""
 
 
 def headings(board: Board, *tables: TableName) -> list[Heading]:
@@ -84,20 +86,30 @@ def _score(cell: Cell | None, digits: int) -> Figure:
     lines = [] if cell.score is None else [number(cell.score, digits)]
     if cell.relative is not None:
         lines.append(f"{number(cell.relative, places)} % {interval(cell.low, cell.high, places)}".strip())
-    return Figure(tuple(lines), cell.relative if cell.score is None else cell.score, cell.mark)
+    value = cell.relative if cell.score is None else cell.score
+    return Figure(tuple(lines), value, cell.mark, _flag(cell))
+
+
+def _flag(cell: Cell) -> str:
+    """Says by how much a row is off its budget, in visual tokens per layer."""
+    if cell.mark != "off_budget":
+        return ""
+    if cell.executed is None or cell.asked is None:
+        return "off budget: tokens not recorded"
+    return f"off budget: {number(cell.executed, 1)} for {number(cell.asked, 1)} tokens"
 
 
 def summary(board: Board) -> tuple[list[str], list[list[str]]]:
     """Returns a short table for a terminal: header, and one line a row without intervals.
 
-    A star marks the best of its budget, a tilde what is not significantly different from it, and a question mark what
-    could not be tested.
+    A star marks the best of its budget, a tilde what may still be the best, a question mark what could not be tested,
+    and an exclamation mark what was off its budget.
     """
     columns = [column for column in _columns(board, "cost", "timing") if column.summary]
     scores = len(board.benchmarks) + len(board.groups)
     titles = [heading.text for heading in headings(board, "cost")[:scores]]
     header = ["budget", "method", *titles, *(column.summary or "" for column in columns)]
-    marks = {"best": "*", "tied": "~", "untested": "?", "": ""}
+    marks = {"best": "*", "tied": "~", "untested": "?", "off_budget": "!", "": ""}
     body: list[list[str]] = []
     for row in board.rows:
         cells = figures(board, row, "cost")[:scores]

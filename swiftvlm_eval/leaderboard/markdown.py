@@ -9,9 +9,11 @@ from swiftvlm_eval.leaderboard.grid import Figure, figures, headings
 from swiftvlm_eval.leaderboard.text import markdown
 
 LEGEND = (
-    "A cell holds the score and, below it, percent of our own vanilla run with its 95 % interval (paired bootstrap). "
-    "**Bold**: best at this budget. ≈: not significantly different from the best (5 %, Holm over the methods of the "
-    "budget). `?`: the difference to the best could not be tested, for want of per-sample scores. `-`: not measured."
+    "A cell holds the score and, below it, percent of our own vanilla run with its 95 % interval (paired Bayesian "
+    "bootstrap; each end allows for one event that was not seen). **Bold**: best at this budget. ≈: may still be the "
+    "best: no row of the budget is significantly better (5 % over all rows). `?`: that could not be tested, for want "
+    "of per-sample scores. `off budget`: executed so many visual tokens per layer for those asked, and takes no part "
+    "in these marks. `-`: not measured."
 )
 PUBLISHED_LEGEND = (
     "Numbers as printed in the paper; percent is relative to the paper's own vanilla row. Nothing on this page was "
@@ -66,8 +68,8 @@ def timing_table(board: Board) -> str:
 
 def _cell(figure: Figure) -> str:
     first, *rest = figure.lines
-    marks = {"best": f"**{first}**", "tied": f"{first} ≈", "untested": f"{first} ?", "": first}
-    return "<br>".join([marks[figure.mark], *rest])
+    marks = {"best": f"**{first}**", "tied": f"{first} ≈", "untested": f"{first} ?"}
+    return "<br>".join([marks.get(figure.mark, first), *rest, *([figure.flag] if figure.flag else [])])
 
 
 def table(header: Sequence[str], body: Sequence[Sequence[str]], names: int = 1) -> str:

@@ -110,7 +110,7 @@ def _draw_points(
         xs, ys = [x for x, _, _ in own], np.array([cell.relative or 0.0 for _, _, cell in own])
         lows = np.array([cell.low if cell.low is not None else cell.relative or 0.0 for _, _, cell in own])
         highs = np.array([cell.high if cell.high is not None else cell.relative or 0.0 for _, _, cell in own])
-        # A percentile interval need not contain the point estimate; a bar cannot have negative length.
+        # An interval need not contain the point estimate; a bar cannot have negative length.
         bars = {"yerr": np.clip([ys - lows, highs - ys], 0, None)}
         if spread is not None:
             ends = np.array([[row.figures.get(end) or x for end in spread] for x, row, _ in own])

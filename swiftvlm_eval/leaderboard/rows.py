@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from swiftvlm_eval.leaderboard.board import Cell, Row, Section
+from swiftvlm_eval.leaderboard.board import Cell, Mark, Row, Section
 from swiftvlm_eval.leaderboard.caption import budget_title
 from swiftvlm_eval.leaderboard.columns import column_table
 from swiftvlm_eval.leaderboard.entries import Entry
@@ -25,12 +25,11 @@ from swiftvlm_eval.leaderboard.timing import (
     timing_difference,
 )
 from swiftvlm_eval.results.benchmarks import Group
-from swiftvlm_eval.results.statistics import percentile_interval
 
 # Two nominal budgets closer than this share of the visual tokens are the same budget (1/3 and 0.333).
 BUDGET_DIGITS = 3
-# The executed mean may miss the planned one by half a token through rounding, not by more.
-_TOKEN_TOLERANCE = 0.5
+# The executed mean may miss the budget by half a token through rounding, not by more; the rest is for sums of floats.
+_TOKEN_TOLERANCE = 0.5 + 1e-6
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Setting:
         entries: Configurations with at least one score.
         columns: Benchmark columns.
         groups: Benchmark keys of each group mean.
-        resampling: Bootstrap distributions.
+        resampling: Resampled distributions.
         cells: Cells with intervals by benchmark key and entry key.
         times: Times by entry key and lmms-eval task.
     """
@@ -79,11 +78,12 @@ def _section(parts: Setting, entries: Sequence[Entry]) -> Section:
     keys = [entry.key for entry in entries]
     columns: dict[str, dict[str, Cell]] = {}
     for column in parts.columns:
-        cells = {key: cell for key, cell in parts.cells[column.benchmark.key].items() if key in keys}
-        columns[column.benchmark.key] = marked(cells, column_p_values(column, keys))
+        found = parts.cells[column.benchmark.key]
+        cells = {e.key: _on_budget(e, column.benchmark.task, found[e.key]) for e in entries if e.key in found}
+        columns[column.benchmark.key] = marked(cells, column_p_values(column, cells))
     means: dict[Group, dict[str, Cell]] = {}
     for group, members in parts.groups.items():
-        cells = {key: cell for key in keys if (cell := _mean_cell(parts, key, members)) is not None}
+        cells = {key: cell for key in keys if (cell := _mean_cell(parts, columns, key, members)) is not None}
         means[group] = marked(cells, mean_p_values(cells, [c for c in parts.columns if c.benchmark.key in members]))
     labels = _labels(entries)
     rows = [
@@ -106,16 +106,37 @@ def _section(parts: Setting, entries: Sequence[Entry]) -> Section:
     return Section(budget_title(entries), _best_first(rows))
 
 
-def _mean_cell(parts: Setting, key: str, members: Sequence[str]) -> Cell | None:
-    """Plain mean of the ratios over a group; None unless the row has all of them."""
-    ratios = [parts.cells[name][key].relative for name in members if key in parts.cells[name]]
-    values = [ratio for ratio in ratios if ratio is not None]
+def _on_budget(entry: Entry, task: str, cell: Cell) -> Cell:
+    """Adds what the row executed and was asked for on a task, and marks the cell where the two differ.
+
+    A budget is a share of each image's own visual tokens, so it is compared at their mean number. A row that was given
+    a budget and did not report what it executed is marked as well; a row without a budget has nothing to miss.
+    """
+    budget, execution = entry.record.method.budget, entry.tasks[task].record.tasks[task].execution
+    if budget is None or entry.is_vanilla:
+        return cell
+    if execution is None:
+        return replace(cell, mark="off_budget")
+    asked, executed = (share * execution.visual_tokens for share in (budget, execution.executed_share))
+    mark: Mark = "off_budget" if abs(executed - asked) > _TOKEN_TOLERANCE else cell.mark
+    return replace(cell, executed=executed, asked=asked, mark=mark)
+
+
+def _mean_cell(
+    parts: Setting, columns: Mapping[str, Mapping[str, Cell]], key: str, members: Sequence[str]
+) -> Cell | None:
+    """Plain mean of the ratios over a group; None unless the row has all of them. One column off budget marks it."""
+    cells = [columns[name][key] for name in members if key in columns[name]]
+    values = [cell.relative for cell in cells if cell.relative is not None]
     if not values or len(values) < len(members):
         return None
-    draws = parts.resampling.mean_draws(members, key)
-    interval = None if draws is None else percentile_interval(draws)
-    cell = Cell(relative=sum(values) / len(values))
-    return cell if interval is None else replace(cell, low=interval[0], high=interval[1])
+    low, high = parts.resampling.interval(members, key) or (None, None)
+    mean = Cell(relative=sum(values) / len(values), low=low, high=high)
+    missed = [cell for cell in cells if cell.mark == "off_budget"]
+    if not missed:
+        return mean
+    worst = max(missed, key=lambda cell: abs((cell.executed or 0.0) - (cell.asked or 0.0)))
+    return replace(mean, mark="off_budget", executed=worst.executed, asked=worst.asked)
 
 
 def _best_first(rows: Sequence[Row]) -> tuple[Row, ...]:

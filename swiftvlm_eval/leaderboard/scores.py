@@ -1,5 +1,6 @@
-"""Scores of one column for all entries of a setting: relative accuracy, intervals, and tests against the best row."""
+"""Scores of one column for all entries of a setting: relative accuracy, intervals, and which rows may be the best."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from swiftvlm_eval.results.store import Problem
 from swiftvlm_eval.results.units import Units
 
 SIGNIFICANCE = 0.05
+_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def _with_relative(cells: Mapping[str, Cell], vanilla: str | None) -> dict[str, 
 
 
 class Resampling:
-    """Bootstrap distributions of relative accuracy, in percent, for all columns of a board.
+    """Resampled distributions of relative accuracy for all columns of a board.
 
     Columns whose units are images of one collection are resampled together, because the same image is easy or hard
     in all of them; this is what makes the interval of a group mean honest.
@@ -99,7 +101,7 @@ class Resampling:
             columns: The columns of a board.
             resamples: Number of draws.
         """
-        self._draws: dict[tuple[str, str], st.Floats] = {}
+        self._draws: dict[tuple[str, str], st.RatioDraws] = {}
         names = {column.benchmark.key: collection(column) for column in columns}
         for column in columns:
             if column.vanilla is None or column.vanilla not in column.units:
@@ -109,22 +111,26 @@ class Resampling:
             ids = sorted({str(unit) for other in together for units in _vanilla_units(other) for unit in units.ids})
             base = column.units[column.vanilla]
             keys = [key for key in column.cells if key != column.vanilla and _same_units(column.units.get(key), base)]
-            if not keys or len(ids) < 2:
+            if not keys or len(ids) < 2 or not base.contributions.sum() > 0:
                 continue
             scores = np.array([_spread(column.units[key], ids) for key in keys])
             seed = st.seed_of(name)
-            draws = 100 * st.bootstrap_ratios(scores, _spread(base, ids), seed=seed, resamples=resamples)
+            draws = st.ratio_draws(scores, _spread(base, ids), seed=seed, resamples=resamples)
             self._draws.update({(column.benchmark.key, key): row for key, row in zip(keys, draws, strict=True)})
 
-    def draws(self, benchmark: str, entry: str) -> st.Floats | None:
-        """Returns the distribution of one row in one column [resamples], None if there is none."""
+    def draws(self, benchmark: str, entry: str) -> st.RatioDraws | None:
+        """Returns the distribution of one row in one column, None if there is none."""
         return self._draws.get((benchmark, entry))
 
-    def mean_draws(self, benchmarks: Sequence[str], entry: str) -> st.Floats | None:
-        """Returns the distribution of a row's mean over columns, None unless every column has one."""
+    def interval(self, benchmarks: Sequence[str], entry: str) -> tuple[float, float] | None:
+        """Returns the 95 % interval, in percent, of a row's mean over columns, None unless every column has draws."""
         rows = [self.draws(benchmark, entry) for benchmark in benchmarks]
         present = [row for row in rows if row is not None]
-        return np.mean(present, axis=0) if present and len(present) == len(rows) else None
+        if not present or len(present) < len(rows):
+            return None
+        low, high = st.mean_of(present).interval()
+        # Another processor adds in another order; so many digits are the same on all of them.
+        return round(100 * low, _DIGITS), round(100 * high, _DIGITS)
 
 
 def collection(column: ColumnScores) -> str:
@@ -154,67 +160,73 @@ def with_intervals(column: ColumnScores, resampling: Resampling) -> dict[str, Ce
     """Returns the column's cells with the 95 % interval of the relative figure."""
     cells: dict[str, Cell] = {}
     for key, cell in column.cells.items():
-        draws = resampling.draws(column.benchmark.key, key)
-        interval = None if draws is None else st.percentile_interval(draws)
+        interval = resampling.interval([column.benchmark.key], key)
         cells[key] = cell if interval is None else replace(cell, low=interval[0], high=interval[1])
     return cells
 
 
-def marked(cells: Mapping[str, Cell], p_values: Mapping[tuple[str, str], float] | None) -> dict[str, Cell]:
-    """Marks the best cell of one budget and those not significantly worse.
+def marked(cells: Mapping[str, Cell], p_values: Mapping[str, float] | None) -> dict[str, Cell]:
+    """Marks the best cell of one budget and those that may still be the best.
+
+    Cells off their budget keep that mark and take no part; where the best score is 0 nothing is marked.
 
     Args:
         cells: Cells of one column and one budget by entry key.
-        p_values: Unadjusted p-values by (best key, other key); a missing pair could not be tested. None for published
-            numbers, which nobody can test.
+        p_values: Adjusted p-values by entry key; a missing row could not be tested. None for published numbers, which
+            nobody can test.
     """
-    values = {key: _ranked_by(cell) for key, cell in cells.items()}
-    scored = {key: value for key, value in values.items() if value is not None}
-    if len(scored) < 2:
+    scored = _rankable(cells)
+    if len(scored) < 2 or not max(scored.values()) > 0:
         return dict(cells)
-    best = min(scored, key=lambda key: (-scored[key], key))
-    tested = (
-        {} if p_values is None else {key: p_values[best, key] for key in sorted(scored) if (best, key) in p_values}
-    )
-    adjusted = dict(zip(tested, st.holm(list(tested.values())), strict=True))
+    best = max(scored.values())
     result = dict(cells)
-    for key in scored:
-        if scored[key] == scored[best]:
-            result[key] = replace(cells[key], mark="best", p_best=adjusted.get(key))
-        elif key in adjusted:
-            mark: Mark = "tied" if adjusted[key] > SIGNIFICANCE else ""
-            result[key] = replace(cells[key], mark=mark, p_best=adjusted[key])
+    for key, value in scored.items():
+        if math.isclose(value, best, rel_tol=1e-9):
+            result[key] = replace(cells[key], mark="best")
+        elif p_values is not None and key in p_values:
+            mark: Mark = "tied" if p_values[key] > SIGNIFICANCE else ""
+            result[key] = replace(cells[key], mark=mark, p_best=p_values[key])
         elif p_values is not None:
             result[key] = replace(cells[key], mark="untested")
     return result
 
 
-def _ranked_by(cell: Cell) -> float | None:
-    return cell.relative if cell.score is None else cell.score
+def _rankable(cells: Mapping[str, Cell]) -> dict[str, float]:
+    """What the cells of one budget are ranked by, those off their budget left out."""
+    values = {key: cell.relative if cell.score is None else cell.score for key, cell in cells.items()}
+    return {key: value for key, value in values.items() if value is not None and cells[key].mark != "off_budget"}
 
 
-def column_p_values(column: ColumnScores, keys: Sequence[str]) -> dict[tuple[str, str], float]:
-    """Tests the best of `keys` against each other one on the units of a column."""
-    scored = {key: column.cells[key].score or 0.0 for key in keys if key in column.cells}
+def column_p_values(column: ColumnScores, cells: Mapping[str, Cell]) -> dict[str, float]:
+    """Tests for each row of one budget whether it may be the best, on the units of a column.
+
+    Args:
+        column: The column.
+        cells: The cells of the budget by entry key; those off their budget take no part.
+
+    Returns:
+        Adjusted p-values by entry key, for the rows that have the units of the best one.
+    """
+    scored = _rankable(cells)
     units = {key: column.units[key] for key in scored if key in column.units}
-    return _against_best(scored, units, column.benchmark.key)
+    return _best_p_values(scored, units, column.benchmark.key)
 
 
-def mean_p_values(means: Mapping[str, Cell], columns: Sequence[ColumnScores]) -> dict[tuple[str, str], float]:
-    """Tests the best group mean against the others, vanilla's scores taken as given.
+def mean_p_values(means: Mapping[str, Cell], columns: Sequence[ColumnScores]) -> dict[str, float]:
+    """Tests for each row of one budget whether its group mean may be the best, vanilla's scores taken as given.
 
     A mean of ratios is then a sum of contributions of units as well, so the columns' test serves; an image that
     several columns share is one unit. The mean over one column is tested as that column.
 
     Args:
-        means: Group means by entry key.
+        means: Group means of the budget by entry key; those off their budget take no part.
         columns: The columns that the mean is taken over.
     """
-    scored = {key: cell.relative for key, cell in means.items() if cell.relative is not None}
     if len(columns) == 1:
-        return column_p_values(columns[0], list(scored))
+        return column_p_values(columns[0], means)
+    scored = _rankable(means)
     units = {key: each for key in scored if (each := _mean_units(columns, key)) is not None}
-    return _against_best(scored, units, " ".join(column.benchmark.key for column in columns))
+    return _best_p_values(scored, units, " ".join(column.benchmark.key for column in columns))
 
 
 def _mean_units(columns: Sequence[ColumnScores], key: str) -> Units | None:
@@ -238,22 +250,13 @@ def _mean_units(columns: Sequence[ColumnScores], key: str) -> Units | None:
     )
 
 
-def _against_best(scored: Mapping[str, float], units: Mapping[str, Units], seed: str) -> dict[tuple[str, str], float]:
-    """P-values by (best key, other key), for the rows that have the best row's units."""
+def _best_p_values(scored: Mapping[str, float], units: Mapping[str, Units], seed: str) -> dict[str, float]:
+    """Adjusted p-values by entry key, for the rows that have the best row's units."""
     if len(scored) < 2:
         return {}
-    best = min(scored, key=lambda key: (-scored[key], key))
-    base = units.get(best)
+    base = units.get(min(scored, key=lambda key: (-scored[key], key)))
     if base is None:
         return {}
-    return {
-        (best, key): st.paired_p_value(
-            base.contributions,
-            units[key].contributions,
-            binary=base.binary and units[key].binary,
-            clustered=base.clustered,
-            seed=st.seed_of(seed),
-        )
-        for key in sorted(scored)
-        if key != best and _same_units(units.get(key), base)
-    }
+    keys = [key for key in sorted(scored) if _same_units(units.get(key), base)]
+    values = st.best_p_values(np.array([units[key].contributions for key in keys]), seed=st.seed_of(seed))
+    return {key: float(value) for key, value in zip(keys, values, strict=True)}
