@@ -4,6 +4,7 @@ Everything is computed in float32 and without atomics, so that results do not de
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -22,6 +23,16 @@ class Groups(NamedTuple):
     merged: Tensor  # [Z, D], group means in the dtype of the tokens
     positions: Tensor  # [Z], position ids of the merged rows, ascending
     members: Tensor  # int64, [R], group of each token
+
+
+@dataclass(frozen=True)
+class Bypass:
+    """The R waiting tokens, the groups in which they were merged, and the position ids of all N tokens."""
+
+    states: Tensor  # [R, D]
+    index: Tensor  # int64, [R], visual indices
+    groups: Groups
+    positions: Tensor  # [N]
 
 
 def choose_anchors(count: int, groups: int, rule: AnchorRule = "strided", scores: Tensor | None = None) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_against_reference import CASES, check
-from tiny_models import make_image, make_inputs, tiny_llava
+from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 from swiftvlm_eval import make_method, method_names, prune
 from swiftvlm_eval.pruning.budget import BudgetError
@@ -115,6 +115,25 @@ def test_the_engine_executes_the_plan(variant: str) -> None:
         assert abs(trace.mean_visual_tokens - share * side**2) <= 0.5
         met += 1
     assert met >= 4
+
+
+def test_visionzip_refuses_more_rows_than_its_encoder_inputs_have() -> None:
+    """Newline tokens make a square LLaVA-NeXT image larger than its five encoder inputs with their CLS tokens."""
+    model, processor = tiny_llava_next(grid=6)
+    inputs = make_inputs(processor, make_image(168, 168))
+    total = int((inputs["input_ids"] == model.config.image_token_id).sum())
+    assert total == 36 + 12 * 13 and total > 5 * 37
+    for share in (0.5, 0.9, 0.95):
+        with prune(model, make_method("visionzip"), budget=share) as session, torch.no_grad():
+            model(**inputs, use_cache=True)
+        assert tuple(session.traces[0].rows_per_layer) == session.traces[0].plan.rows_per_layer
+    for share in (0.96, 0.97, 0.99):  # rows would be missing
+        with (
+            prune(model, make_method("visionzip"), budget=share),
+            torch.no_grad(),
+            pytest.raises(BudgetError, match=r"3[78] \+ [01] tokens of an encoder input: it has 37"),
+        ):
+            model(**inputs, use_cache=True)
 
 
 RISING = [

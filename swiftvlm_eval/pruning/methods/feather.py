@@ -84,15 +84,14 @@ class Feather(PruningMethod):
     def stage_counts(
         self, num_visual: int, num_layers: int, budget: float | None, boundaries: tuple[int, ...]
     ) -> tuple[tuple[int, int], ...]:
-        """In `fill` as planned; for the published union the expected counts."""
+        """In `fill` as planned; expected for the published union, which `mode=union` also is without a budget."""
         if not self.adaptive or (budget is not None and budget >= 1):
             return super().stage_counts(num_visual, num_layers, budget, boundaries)
         if self.counts is not None:
             raise ValueError(f"counts={list(self.counts)}: the union follows keep_ratio; counts need mode=fill")
         fitted = (192 / 576,) if self.mode == "union" else (192 / 576, 128 / 576)
-        unnamed = budget is None and self.mode == "union"  # then it prunes by keep_ratio and stride, as always
-        if not unnamed and (budget is None or min(abs(share - budget) for share in fitted) > 1e-3):
-            known, named = ", ".join(f"{share:.4g}" for share in fitted), budget if budget is None else f"{budget:.4g}"
+        if (budget or self.mode != "union") and min(abs(share - (budget or 0)) for share in fitted) > 1e-3:
+            known, named = ", ".join(f"{share:.4g}" for share in fitted), budget and round(budget, 4)
             raise BudgetError(f"budget={named}: FEATHER's published union has no budget; it stands for {known}")
         first = round(FITTED_FIRST_STAGE * num_visual)
         return (first, 0), (max(1, int(first * self.keep_ratio**2)), 0)

@@ -18,19 +18,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from swiftvlm_eval.pruning.merging import AnchorRule, Groups, MergedPosition, choose_anchors, merge_by_anchors
+from swiftvlm_eval.pruning.merging import AnchorRule, Bypass, Groups, MergedPosition, choose_anchors, merge_by_anchors
 from swiftvlm_eval.pruning.method import Plan, PruningMethod, RowEdit, Scope, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import top_k
-
-
-@dataclass(frozen=True)
-class Bypass:
-    """The R waiting tokens, the groups in which they were merged, and the position ids of all N tokens."""
-
-    states: Tensor  # [R, D]
-    index: Tensor  # int64, [R], visual indices
-    groups: Groups
-    positions: Tensor  # [N]
 
 
 @dataclass(frozen=True, kw_only=True)

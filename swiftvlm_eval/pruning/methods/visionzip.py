@@ -84,6 +84,8 @@ class VisionZip(PruningMethod):
 
     def _zip(self, signals: Signals, tile: int, dominant: int, contextual: int) -> Zipped:
         features, keys = signals.vision.features[tile], signals.vision.keys[tile]
+        if dominant + contextual > len(features):
+            raise BudgetError(f"{dominant} + {contextual} tokens of an encoder input: it has {len(features)}")
         best = top_k(signals.vision.cls_attention[tile].sum(dim=0), max(dominant, 1) - 1)
         rest = torch.ones(len(features), dtype=torch.bool, device=features.device)
         rest[0] = False
