@@ -72,7 +72,7 @@ class Feather(PruningMethod):
     def stage_counts(
         self, num_visual: int, num_layers: int, budget: float | None, boundaries: tuple[int, ...]
     ) -> tuple[tuple[int, int], ...]:
-        """In `fill` as planned; for the published union, which `mode=union` prunes to without a budget, the expected."""
+        """In `fill` as planned; expected for the published union, which `mode=union` also is without a budget."""
         if not self.adaptive or (budget is not None and budget >= 1):
             return super().stage_counts(num_visual, num_layers, budget, boundaries)
         if self.counts is not None:
