@@ -11,9 +11,8 @@ from typing import Any, Literal
 import yaml
 from scipy.stats import bootstrap
 
-from swiftvlm_eval.results.lmms_output import has_failed
 from swiftvlm_eval.results.benchmarks import Benchmark, shipped_benchmarks
-from swiftvlm_eval.results.lmms_output import sample_line
+from swiftvlm_eval.results.lmms_output import has_failed, sample_line
 from swiftvlm_eval.results.samples import SampleLine
 from swiftvlm_eval.results.units import units_of
 

@@ -22,8 +22,8 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from swiftvlm_eval.efficiency.flops import PAPER_TEXT_TOKENS, prefill_flops
 from swiftvlm_eval.efficiency.selection import executed_work, selection_flops
-from swiftvlm_eval.llava.adapter import visual_tokens_per_image
 from swiftvlm_eval.first_token import FirstTokenClock, FirstTokenLogits
+from swiftvlm_eval.llava.adapter import visual_tokens_per_image
 from swiftvlm_eval.llava.checkpoint import Checkpoint, load_checkpoint
 from swiftvlm_eval.llava.images import image_digest
 from swiftvlm_eval.llava.prompts import SYSTEM_PROMPT, TEMPLATES, continuation_ids

@@ -49,6 +49,8 @@ def test_one_failed_answer_is_enough() -> None:
     assert verdicts(lines)["no answer failed"] == "pass"
     lines[20]["token_counts"] = [dict(sound), {"swiftvlm": {"failed": True}}]
     assert verdicts(lines)["no answer failed"] == "fail"
+
+
 def numbered(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Lines as lmms-eval writes them."""
     return [{"doc_id": number, "filtered_resps": "red", **line} for number, line in enumerate(lines)]

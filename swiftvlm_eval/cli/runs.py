@@ -166,8 +166,8 @@ def demo_command(
     try:
         typed = budgets.split(",")
         tokens = decoder_of("demo", "").visual_tokens
-        grid = make_grid(parse_methods(methods), typed, visual_tokens=tokens)  # nothing is deleted for a mistyped request
-        if fresh:
+        grid = make_grid(parse_methods(methods), typed, visual_tokens=tokens)
+        if fresh:  # not before: nothing is deleted for a mistyped request
             forget(out)
         outcomes = run_sweep("demo", out, grid, ["demo"], budgets=typed, limit=questions, device="cpu")
         # of several processes one builds

@@ -99,7 +99,7 @@ def board_caption(
 def _documents(column: ColumnScores, intervals: bool) -> str:
     benchmark = column.benchmark
     counts = sorted({cell.documents for cell in column.cells.values() if cell.documents is not None})
-    protocol = column_table().protocols[benchmark.protocol]
+    protocol = column_table().protocols[benchmark.protocol] if benchmark.protocol else "protocol not stated"
     text = f"{benchmark.title}: {benchmark.task}, {benchmark.metric}, {protocol}, "
     text += f"{' / '.join(map(str, counts))} documents"
     if benchmark.documents is not None and counts != [benchmark.documents]:

@@ -260,6 +260,7 @@ def printed_benchmark(key: str, column: PublishedColumn, table: BenchmarkTable) 
         metric=column.metric,
         title=column.title or (ours.title if ours else key),
         group=column.group or (ours.group if ours else None),
+        protocol=None,
         scale=1,
         digits=column.digits if column.digits is not None else ours.digits if ours else 1,
         literature=f"{column.metric}; split {column.split}; protocol {column.protocol}",

@@ -244,7 +244,6 @@ def _mean_units(columns: Sequence[ColumnScores], key: str) -> Units | None:
         ids=total.index.to_numpy(dtype=str),
         contributions=total["contributions"].to_numpy(),
         expected=total["expected"].to_numpy(),
-        binary=False,
         clustered=True,
         named=False,
     )

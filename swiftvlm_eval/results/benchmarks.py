@@ -3,9 +3,10 @@
 The table is data (`benchmarks.yaml`), so that adding a benchmark touches no code.
 """
 
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -29,7 +30,7 @@ class Benchmark(BaseModel):
     metric: str
     title: str
     group: Kind | None
-    protocol: Protocol
+    protocol: Protocol | None  # None only for a published column, which says whose it is in its own words
     scale: float = Field(gt=0)
     digits: int = Field(ge=0, le=6)
     literature: str
@@ -60,12 +61,14 @@ class BenchmarkTable(BaseModel):
     @model_validator(mode="after")
     def _protocols_are_not_mixed(self) -> "BenchmarkTable":
         """A mean over columns of two protocols would be a number that nobody can compare with anything."""
-        together = {f"group {entry.group}": set[Protocol]() for entry in self.benchmarks.values()}
-        for entry in self.benchmarks.values():
+        together: dict[str, set[Protocol]] = defaultdict(set)
+        for key, entry in self.benchmarks.items():
+            if entry.protocol is None:
+                raise ValueError(f"benchmarks.{key}: protocol is null; allowed are {', '.join(get_args(Protocol))}")
             together[f"group {entry.group}"].add(entry.protocol)
-        together |= {
-            f"sets.{name}": {self.benchmarks[key].protocol for key in keys} for name, keys in self.sets.items()
-        }
+            for name, keys in self.sets.items():
+                if key in keys:
+                    together[f"sets.{name}"].add(entry.protocol)
         for name, protocols in together.items():
             if len(protocols) > 1:
                 raise ValueError(f"{name} mixes the protocols {sorted(protocols)}; allowed is one")

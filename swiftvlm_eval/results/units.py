@@ -38,7 +38,6 @@ class Units:
         ids: Unit names [units], ascending.
         contributions: Contribution of each unit to the task score [units], on lmms-eval's scale.
         expected: What each unit would contribute if all documents (of its category) scored the same [units].
-        binary: Every unit is one right-or-wrong decision, so McNemar's test applies.
         clustered: Some unit holds several documents, or several of what the task scores as one.
         named: Units are images, under the names that other tasks on the same images use as well.
     """
@@ -46,7 +45,6 @@ class Units:
     ids: NDArray[np.str_]
     contributions: NDArray[np.float64]
     expected: NDArray[np.float64]
-    binary: bool
     clustered: bool
     named: bool
 
@@ -91,12 +89,10 @@ def units_of(lines: Sequence[SampleLine], benchmark: Benchmark) -> Units:
     ids = sorted(contributions)
     values = np.array([contributions[unit] for unit in ids])
     several = len(ids) < len(set(groups))
-    right_or_wrong = bool(np.isin(values / (values.max() or 1.0), (0.0, 1.0)).all())
     return Units(
         ids=np.array(ids),
         contributions=values,
         expected=np.array([expected[unit] for unit in ids]),
-        binary=right_or_wrong and not several and benchmark.reduction in ("mean", "circular"),
         clustered=several,
         named=bool(images),
     )

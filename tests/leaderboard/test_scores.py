@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 def units(values: Floats, ids: list[str], clustered: bool = True) -> Units:
     expected = np.full(values.size, values.mean())
-    return Units(np.array(ids), values, expected, binary=not clustered, clustered=clustered, named=True)
+    return Units(np.array(ids), values, expected, clustered=clustered, named=True)
 
 
 def column(key: str, scores: dict[str, Floats], ids: list[str], clustered: bool = True) -> ColumnScores:

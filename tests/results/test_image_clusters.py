@@ -52,13 +52,13 @@ def test_questions_on_one_image_are_one_unit(key: str, reported: float) -> None:
         "image bb": pytest.approx((0.2, 0.12)),
         f"{COLUMNS[key].task} document 4": pytest.approx((0.0, 0.12)),
     }
-    assert (units.named, units.clustered, units.binary) == (True, True, False)
+    assert (units.named, units.clustered) == (True, True)
 
 
 def test_one_answer_without_a_name_is_enough_to_fall_back_to_documents() -> None:
     units = reduced("gqa", [1.0, 0.0, 1.0, 1.0], ["aa", "aa", "unknown", "aa"], 0.75)
     assert units.ids.size == 4
-    assert (units.named, units.clustered, units.binary) == (False, False, True)
+    assert (units.named, units.clustered) == (False, False)
 
 
 def mme(category: str, name: str, score: float) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def test_an_mme_image_that_two_categories_use_is_one_unit() -> None:
     assert dict(zip(units.ids.tolist(), units.contributions, strict=True)) == {"image aa": 150.0, "image bb": 25.0}
     # existence is 125 over two pairs, count 50 over one
     assert units.expected.tolist() == pytest.approx([62.5 + 50, 62.5])
-    assert (units.named, units.clustered, units.binary) == (True, True, False)
+    assert (units.named, units.clustered) == (True, True)
 
 
 def choice(question: int, rotation: int, prediction: str) -> dict[str, Any]:
@@ -94,9 +94,9 @@ def test_mmbench_questions_stay_whole_inside_an_image() -> None:
         "image bb": pytest.approx(100 / 3),
     }
     assert units.expected.tolist() == pytest.approx([400 / 9, 200 / 9])
-    assert (units.named, units.clustered, units.binary) == (True, True, False)
+    assert (units.named, units.clustered) == (True, True)
     alone = reduced("mmb", answers, ["aa", "aa", "bb", "bb", "cc"], 200 / 3)
-    assert (alone.ids.size, alone.clustered, alone.binary) == (3, False, True)
+    assert (alone.ids.size, alone.clustered) == (3, False)
 
 
 def test_a_question_on_two_images_is_not_torn_apart() -> None:

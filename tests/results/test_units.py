@@ -26,26 +26,18 @@ def test_images_collect_the_scores_of_their_documents() -> None:
     assert units.ids.tolist() == ["a", "b", "c"]
     assert units.contributions.tolist() == [0.0, 0.5, 0.25]
     assert units.expected.tolist() == pytest.approx([0.1875, 0.375, 0.1875])
-    assert (units.clustered, units.binary) == (True, False)
+    assert units.clustered is True
 
 
 def test_documents_are_units_where_no_image_is_named() -> None:
     units = reduce_samples(lines_of("gqa", [1.0, 0.0, 1.0, 0.0]), COLUMNS["gqa"], 0.5)
     assert units.contributions.tolist() == [0.25, 0.0, 0.25, 0.0]
-    assert (units.clustered, units.binary) == (False, True)
+    assert units.clustered is False
 
 
 def test_one_question_an_image_is_not_clustered() -> None:
     units = reduce_samples(lines_of("gqa", [1.0, 0.0], ["a", "b"]), COLUMNS["gqa"], 0.5)
-    assert (units.clustered, units.binary) == (False, True)
-
-
-def test_soft_scores_are_not_right_or_wrong() -> None:
-    assert not reduce_samples(lines_of("textvqa", [1.0, 0.3, 0.0]), COLUMNS["textvqa"], 1.3 / 3).binary
-
-
-def test_all_wrong_is_right_or_wrong_too() -> None:
-    assert reduce_samples(lines_of("gqa", [0.0, 0.0]), COLUMNS["gqa"], 0.0).binary
+    assert units.clustered is False
 
 
 def test_partly_named_images_fall_back_to_documents() -> None:
@@ -69,7 +61,6 @@ def test_mme_adds_up_to_what_lmms_eval_prints() -> None:
     assert units.contributions.sum() == pytest.approx(expected)
     assert units.expected.sum() == pytest.approx(expected)
     assert units.ids.size == 13
-    assert not units.binary
 
 
 def test_mmbench_counts_questions_right_in_every_rotation() -> None:
@@ -94,7 +85,6 @@ def test_mmbench_counts_questions_right_in_every_rotation() -> None:
     units = reduce_samples(lines_of("mmb", scores), COLUMNS["mmb"], expected)
     assert 0 < expected < 100
     assert units.ids.size == 40
-    assert units.binary
 
 
 def test_an_answer_a_judge_saw_otherwise_gives_no_interval_instead_of_a_wrong_one() -> None:
@@ -160,11 +150,7 @@ def test_f1_adds_up_subset_by_subset() -> None:
     units = reduce_samples(pope_lines(answers), COLUMNS["pope_official"], f1_by_definition(answers))
     assert units.contributions.sum() == pytest.approx(f1_by_definition(answers))
     assert units.expected.sum() == pytest.approx(f1_by_definition(answers))
-    assert (units.binary, units.clustered) == (False, False)
-
-
-def test_f1_without_a_mistake_is_still_no_right_or_wrong() -> None:
-    assert not reduce_samples(pope_lines([("random", "tp")] * 3), COLUMNS["pope_official"], 1.0).binary
+    assert units.clustered is False
 
 
 @pytest.mark.parametrize("shared", [1, 3])

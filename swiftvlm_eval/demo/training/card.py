@@ -148,8 +148,9 @@ intervals, which take questions about one image as independent:
 ## What pruning costs it
 
 The whole benchmark at budgets 1/3 and 2/9, in whatever order the methods come out; nothing was tuned for one of them.
-A cell holds the score and, below it, percent of vanilla with its 95 % interval (paired bootstrap, clustered by image).
-**Bold**: best of the budget; ≈: not significantly different from it. More, with plots, is on
+A cell holds the score and, below it, percent of vanilla with its 95 % interval (paired Bayesian bootstrap over images,
+whose ends allow for one event that was not seen). **Bold**: best of the budget; ≈: may still be the best; off budget:
+executed more than half a token more or less than asked, and takes no part. More, with plots, is on
 [the leaderboard](../../leaderboards/demo/demo.md); `make leaderboard` renders both from the committed records.
 
 {tables}

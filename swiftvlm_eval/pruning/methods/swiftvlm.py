@@ -5,11 +5,10 @@ are grouped, one merged row per group stays in the sequence, and the tokens them
 the waiting tokens are aligned by what happened to their group's row meanwhile, all N tokens are scored again, and any
 of them may come back. After the last selection the rest is dropped.
 
-The authors have published no code. Decisions where the paper is silent, each an option: scores are normalised over
-the visual candidates (`scope`; the efficiency section counts visual keys only); anchors are strided over the waiting
-tokens (`anchors`; the cost term 2RZd means one comparison per token and anchor); a merged row takes its anchor's
-position id (`merged_position`); the counts per stage are fitted to the reported FLOPs (schedule `paper`: 1.75 and
-1.31 T).
+There is no public code. Decisions where the paper is silent, each an option: scores are normalised over the visual
+candidates (`scope`; its efficiency section counts visual keys only); anchors are strided over the waiting tokens
+(`anchors`; its cost 2RZd is one comparison per token and anchor); a merged row takes its anchor's position id
+(`merged_position`). Counts per stage are fitted to the reported FLOPs (schedule `paper`: 1.75 and 1.31 T).
 """
 
 from dataclasses import dataclass
@@ -59,18 +58,16 @@ class SwiftVLM(PruningMethod):
     def select(self, signals: Signals) -> RowEdit:
         """Aligns what waits, scores, keeps the best, and sends the rest on the bypass."""
         states, index, positions = self._candidates(signals)
-        own = signals.carry is None
-        scores = signals.attention(
-            candidates=None if own else states, positions=None if own else positions, scope=self.scope
-        ).mean(dim=0)[0]
+        absent = (None, None) if signals.carry is None else (states, positions)
+        scores = signals.attention(candidates=absent[0], positions=absent[1], scope=self.scope).mean(dim=0)[0]
         kept = top_k(scores, signals.stage.kept)
         edit = RowEdit(states[kept], index[kept], positions[kept])
         if signals.stage.last or not self.merge or len(index) == len(kept):
             return edit
-        waiting = torch.ones_like(index, dtype=torch.bool).index_fill(0, kept, False)
-        rest = (~waiting).int().argsort(dim=0, stable=True)[: len(index) - len(kept)]
-        left = RowEdit(states[rest], index[rest], positions[rest])
-        return self._bypass(signals, edit, left, scores[rest], positions)
+        rest = torch.zeros_like(index).index_fill(0, kept, 1).argsort(dim=0, stable=True)[: len(index) - len(kept)]
+        return self._bypass(
+            signals, edit, RowEdit(states[rest], index[rest], positions[rest]), scores[rest], positions
+        )
 
     def _candidates(self, signals: Signals) -> tuple[Tensor, Tensor, Tensor]:
         """All N tokens in original order, waiting ones aligned; the live rows where nothing waits."""
@@ -113,7 +110,7 @@ class SwiftVLM(PruningMethod):
             rows = prompt.num_visual if waiting else stage.live
             total += prompt.attention(stage, candidates=rows if waiting else None, scope=self.scope)
             total += grouping(rows - stage.kept, stage.made)
-            waiting = self.merge and self.bypass and rows > stage.kept
+            waiting = self.rows_return and rows > stage.kept
         return total
 
     def overhead_flops(self, plan: Plan, hidden_size: int) -> dict[str, float]:
