@@ -6,9 +6,8 @@ the waiting tokens are aligned by what happened to their group's row meanwhile, 
 of them may come back. After the last selection the rest is dropped.
 
 There is no public code. Decisions where the paper is silent, each an option: scores are normalised over the visual
-candidates (`scope`; its efficiency section counts visual keys only); anchors are strided over the waiting tokens
-(`anchors`; its cost 2RZd is one comparison per token and anchor); a merged row takes its anchor's position id
-(`merged_position`). Counts per stage are fitted to the reported FLOPs (schedule `paper`: 1.75 and 1.31 T).
+candidates (`scope`; its efficiency section counts visual keys only); anchors are strided (`anchors`); a merged row
+takes its anchor's position id (`merged_position`). Schedule `paper` is fitted to the reported 1.75 and 1.31 TFLOPs.
 """
 
 from dataclasses import dataclass
@@ -57,17 +56,15 @@ class SwiftVLM(PruningMethod):
 
     def select(self, signals: Signals) -> RowEdit:
         """Aligns what waits, scores, keeps the best, and sends the rest on the bypass."""
-        states, index, positions = self._candidates(signals)
-        absent = (None, None) if signals.carry is None else (states, positions)
+        states, index, places = self._candidates(signals)
+        absent = (None, None) if signals.carry is None else (states, places)
         scores = signals.attention(candidates=absent[0], positions=absent[1], scope=self.scope).mean(dim=0)[0]
         kept = top_k(scores, signals.stage.kept)
-        edit = RowEdit(states[kept], index[kept], positions[kept])
+        edit = RowEdit(states[kept], index[kept], places[kept])
         if signals.stage.last or not self.merge or len(index) == len(kept):
             return edit
         rest = torch.zeros_like(index).index_fill(0, kept, 1).argsort(dim=0, stable=True)[: len(index) - len(kept)]
-        return self._bypass(
-            signals, edit, RowEdit(states[rest], index[rest], positions[rest]), scores[rest], positions
-        )
+        return self._bypass(signals, edit, RowEdit(states[rest], index[rest], places[rest]), scores[rest], places)
 
     def _candidates(self, signals: Signals) -> tuple[Tensor, Tensor, Tensor]:
         """All N tokens in original order, waiting ones aligned; the live rows where nothing waits."""
