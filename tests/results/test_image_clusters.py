@@ -10,7 +10,7 @@ from fake_runs import description, report, samples_of, write_run
 from swiftvlm_eval.leaderboard import build
 from swiftvlm_eval.results import SampleLine, import_run, shipped_benchmarks
 from swiftvlm_eval.results.lmms_output import sample_line
-from swiftvlm_eval.results.statistics import bootstrap_ratios, percentile_interval
+from swiftvlm_eval.results.statistics import ratio_draws
 from swiftvlm_eval.results.units import Units, reduce_samples
 
 COLUMNS = shipped_benchmarks().benchmarks
@@ -157,9 +157,9 @@ def answers(rng: np.random.Generator) -> tuple[Floats, Floats]:
 
 
 def covers(method: Floats, vanilla: Floats, truth: float, seed: int) -> bool:
-    interval = percentile_interval(bootstrap_ratios(method[None], vanilla, seed=seed, resamples=200))
-    assert interval is not None
-    return interval[0] <= truth <= interval[1]
+    (draws,) = ratio_draws(method[None], vanilla, seed=seed, resamples=200)
+    low, high = draws.interval()
+    return low <= truth <= high
 
 
 def test_intervals_by_image_cover_where_those_by_document_do_not() -> None:
