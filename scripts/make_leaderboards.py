@@ -5,13 +5,14 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from demo_model.card import read_facts, render_card
+
 from swiftvlm_eval.demo import checkpoint_path
-from swiftvlm_eval.demo.training.card import read_facts, render_card
 from swiftvlm_eval.leaderboard import build
 from swiftvlm_eval.leaderboard.board import Board
-from swiftvlm_eval.leaderboard.grid import figures
-from swiftvlm_eval.leaderboard.markdown import accuracy_table, table
-from swiftvlm_eval.leaderboard.text import interval, markdown, number
+from swiftvlm_eval.leaderboard.render.grid import figures
+from swiftvlm_eval.leaderboard.render.markdown import accuracy_table, table
+from swiftvlm_eval.leaderboard.render.text import interval, markdown, number
 
 ROOT = Path(__file__).resolve().parents[1] / "leaderboards"
 RECORDS = ROOT / "demo" / "records"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from tabulate import tabulate
 
-from swiftvlm_eval.results.statistics import Floats, ratio_draws
+from swiftvlm_eval.leaderboard.compute.statistics import Floats, ratio_draws
 
 RESAMPLES = 1000
 # So many data sets share the counts of the plain bootstrap, which are slow to draw.

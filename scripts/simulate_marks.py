@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 from tabulate import tabulate
 
-from swiftvlm_eval.results.statistics import Floats, best_p_values
+from swiftvlm_eval.leaderboard.compute.statistics import Floats, best_p_values
 
 LEVEL = 0.05
 FLIPS = 999

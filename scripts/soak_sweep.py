@@ -24,7 +24,7 @@ import torch
 from lmms_eval import evaluator  # noqa: F401  (imported once, before the workers are forked)
 from lmms_eval.tasks import TaskManager
 
-from swiftvlm_eval.llava.checkpoint import load_checkpoint
+from swiftvlm_eval.models.checkpoint import load_checkpoint
 from swiftvlm_eval.results import load_records
 from swiftvlm_eval.sweep import Sweep, make_grid, parse_methods
 from swiftvlm_eval.sweep.documents import Documents

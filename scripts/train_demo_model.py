@@ -16,6 +16,13 @@ from typing import Annotated, Any
 import torch
 import transformers
 import typer
+from demo_model.card import draw_curves, read_facts, training_minutes, write_facts
+from demo_model.evaluation import evaluate
+from demo_model.export import export_checkpoint
+from demo_model.loop import build_learner, train
+from demo_model.parallel import rank_and_world
+from demo_model.stages import STAGES
+from demo_model.tokenizer import build_tokenizer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
@@ -23,13 +30,6 @@ from torch import distributed
 
 from swiftvlm_eval.demo import checkpoint_path
 from swiftvlm_eval.demo.data import generate_split
-from swiftvlm_eval.demo.training.card import draw_curves, read_facts, training_minutes, write_facts
-from swiftvlm_eval.demo.training.evaluation import evaluate
-from swiftvlm_eval.demo.training.export import export_checkpoint
-from swiftvlm_eval.demo.training.loop import build_learner, train
-from swiftvlm_eval.demo.training.parallel import rank_and_world
-from swiftvlm_eval.demo.training.stages import STAGES
-from swiftvlm_eval.demo.training.tokenizer import build_tokenizer
 
 TEST_IMAGES = 170
 NEXT = """The card's facts are in swiftvlm_eval/demo/card.json. Its page shows the methods on this checkpoint, too:

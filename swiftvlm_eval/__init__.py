@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from swiftvlm_eval.pruning.budget import BudgetError
     from swiftvlm_eval.pruning.method import PruningMethod
     from swiftvlm_eval.pruning.methods import make_method, method_names
-    from swiftvlm_eval.session import prune
+    from swiftvlm_eval.pruning.prune import prune
 
 __version__ = "0.1.0"
 
@@ -19,7 +19,7 @@ _HOMES = {
     "PruningMethod": "swiftvlm_eval.pruning.method",
     "make_method": "swiftvlm_eval.pruning.methods",
     "method_names": "swiftvlm_eval.pruning.methods",
-    "prune": "swiftvlm_eval.session",
+    "prune": "swiftvlm_eval.pruning.prune",
 }
 
 __all__ = ["BudgetError", "PruningMethod", "__version__", "make_method", "method_names", "prune"]

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import yaml
 from scipy.stats import bootstrap
 
+from swiftvlm_eval.leaderboard.compute.units import units_of
 from swiftvlm_eval.results.benchmarks import Benchmark, shipped_benchmarks
 from swiftvlm_eval.results.lmms_output import has_failed, sample_line
 from swiftvlm_eval.results.samples import SampleLine
-from swiftvlm_eval.results.units import units_of
 
 Verdict = Literal["pass", "warn", "fail"]
 Sample = Mapping[str, Any]

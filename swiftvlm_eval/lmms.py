@@ -23,15 +23,15 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 from swiftvlm_eval.efficiency.flops import PAPER_TEXT_TOKENS, prefill_flops
 from swiftvlm_eval.efficiency.selection import executed_work, selection_flops
 from swiftvlm_eval.first_token import FirstTokenClock, FirstTokenLogits
-from swiftvlm_eval.llava.adapter import visual_tokens_per_image
-from swiftvlm_eval.llava.checkpoint import Checkpoint, load_checkpoint
-from swiftvlm_eval.llava.images import image_digest
-from swiftvlm_eval.llava.prompts import SYSTEM_PROMPT, TEMPLATES, continuation_ids
-from swiftvlm_eval.provenance import checkpoint_name, commit, package_versions
+from swiftvlm_eval.models.adapter import visual_tokens_per_image
+from swiftvlm_eval.models.checkpoint import Checkpoint, load_checkpoint
+from swiftvlm_eval.models.images import image_digest
+from swiftvlm_eval.models.prompts import SYSTEM_PROMPT, TEMPLATES, continuation_ids
 from swiftvlm_eval.pruning.budget import REFERENCE_VISUAL_TOKENS, budget_in_words, parse_budget
 from swiftvlm_eval.pruning.engine import PruningSession
 from swiftvlm_eval.pruning.methods import make_method, method_names
 from swiftvlm_eval.pruning.trace import SampleTrace
+from swiftvlm_eval.runs.provenance import checkpoint_name, commit, package_versions
 
 DEFAULT_BUDGET = "1/3"
 DEFAULT_MAX_NEW_TOKENS = 1024

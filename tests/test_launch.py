@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llava.tiny_checkpoint import save
+from tiny_checkpoint import save
 
 from swiftvlm_eval.results import import_run
 

@@ -72,7 +72,7 @@ def leaderboard_command(
 
 def board_table(board: "Board") -> Table:
     """A leaderboard for the terminal."""
-    from swiftvlm_eval.leaderboard.grid import summary
+    from swiftvlm_eval.leaderboard.render.grid import summary
 
     table = Table(
         title=escape(board.title),
@@ -97,8 +97,8 @@ def records_command(
     themselves. `?` stands for documents that nothing counted, because there is no per-sample file.
     Exit status 1 if a file is broken or not a record.
     """
-    from swiftvlm_eval.leaderboard.names import tidy_problems
-    from swiftvlm_eval.leaderboard.text import plain, shown_name
+    from swiftvlm_eval.leaderboard.render.names import tidy_problems
+    from swiftvlm_eval.leaderboard.render.text import plain, shown_name
     from swiftvlm_eval.results import load_records
 
     try:

@@ -105,7 +105,7 @@ def latency_command(
 
     from swiftvlm_eval.efficiency.latency import Workload, latency_rows, measure, steady
     from swiftvlm_eval.efficiency.table import parse_shape
-    from swiftvlm_eval.llava.checkpoint import resolve_device, resolve_dtype
+    from swiftvlm_eval.models.checkpoint import resolve_device, resolve_dtype
     from swiftvlm_eval.pruning.methods import make_method
     from swiftvlm_eval.sweep import make_grid, parse_methods
 

@@ -19,7 +19,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from swiftvlm_eval.efficiency.flops import DecoderShape, prefill_flops
 from swiftvlm_eval.efficiency.selection import executed_work, selection_flops
 from swiftvlm_eval.pruning.method import PruningMethod
-from swiftvlm_eval.session import prune
+from swiftvlm_eval.pruning.prune import prune
 
 Clock = Literal["wall", "cpu"]
 STOCK, AGAIN, KEEP_ALL = "stock", "stock again", "engine, nothing pruned"

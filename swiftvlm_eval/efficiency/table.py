@@ -77,7 +77,7 @@ def decoder_of(model: str | None, shape: str, visual_tokens: int | None = None) 
     from transformers import AutoConfig
 
     from swiftvlm_eval.demo import checkpoint_path
-    from swiftvlm_eval.llava.adapter import visual_tokens_per_image
+    from swiftvlm_eval.models.adapter import visual_tokens_per_image
 
     try:
         source = str(checkpoint_path()) if model == "demo" else model

@@ -6,18 +6,18 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from swiftvlm_eval.leaderboard.assemble import assemble
 from swiftvlm_eval.leaderboard.board import Board
-from swiftvlm_eval.leaderboard.entries import admit, group_entries
-from swiftvlm_eval.leaderboard.export import board_csv, board_json, problem_lines, problem_lists
+from swiftvlm_eval.leaderboard.compute.assemble import assemble
+from swiftvlm_eval.leaderboard.compute.entries import admit, group_entries
+from swiftvlm_eval.leaderboard.compute.paper_table import load_published
+from swiftvlm_eval.leaderboard.compute.published import Paper, published_boards
+from swiftvlm_eval.leaderboard.compute.versus import PAGE, TITLE, compare, versus_csv, versus_page
 from swiftvlm_eval.leaderboard.folder import replace_pages
-from swiftvlm_eval.leaderboard.html import Picture, html_page
-from swiftvlm_eval.leaderboard.markdown import board_page, index_page
-from swiftvlm_eval.leaderboard.names import tidy_problems
-from swiftvlm_eval.leaderboard.paper_table import load_published
-from swiftvlm_eval.leaderboard.plots import board_pictures, render
-from swiftvlm_eval.leaderboard.published import Paper, published_boards
-from swiftvlm_eval.leaderboard.versus import PAGE, TITLE, compare, versus_csv, versus_page
+from swiftvlm_eval.leaderboard.render.export import board_csv, board_json, problem_lines, problem_lists
+from swiftvlm_eval.leaderboard.render.html import Picture, html_page
+from swiftvlm_eval.leaderboard.render.markdown import board_page, index_page
+from swiftvlm_eval.leaderboard.render.names import tidy_problems
+from swiftvlm_eval.leaderboard.render.plots import board_pictures, render
 from swiftvlm_eval.results.benchmarks import BenchmarkTable, shipped_benchmarks
 from swiftvlm_eval.results.store import Problem, load_records
 

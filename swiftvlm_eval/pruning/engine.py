@@ -25,7 +25,7 @@ from swiftvlm_eval.pruning.signals import BoundAttention, TowerCapture
 from swiftvlm_eval.pruning.trace import SampleTrace, StageTrace
 
 if TYPE_CHECKING:
-    from swiftvlm_eval.llava.adapter import LlavaAdapter
+    from swiftvlm_eval.models.adapter import LlavaAdapter
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from swiftvlm_eval.pruning.rows import SampleRows
 from swiftvlm_eval.pruning.scores import attention_rows, rotate
 
 if TYPE_CHECKING:
-    from swiftvlm_eval.llava.adapter import LlavaAdapter
+    from swiftvlm_eval.models.adapter import LlavaAdapter
 
 
 class BoundAttention:

@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import JsonValue
 
-from swiftvlm_eval.provenance import checkpoint_name, public_arguments
 from swiftvlm_eval.results.execution import ExecutionSum, TimingSum
 from swiftvlm_eval.results.lmms_output import (
     Fingerprint,
@@ -35,6 +34,7 @@ from swiftvlm_eval.results.record import (
     TaskResult,
 )
 from swiftvlm_eval.results.samples import SampleLine
+from swiftvlm_eval.runs.provenance import checkpoint_name, public_arguments
 
 # What the run description of our model class holds; `planned_mean` may differ between tasks, because it depends on the
 # token count of the first image.

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swiftvlm_eval.journal import Journal
-from swiftvlm_eval.provenance import commit, package_versions
 from swiftvlm_eval.pruning.budget import BudgetError
 from swiftvlm_eval.pruning.methods import make_method
+from swiftvlm_eval.runs.journal import Journal
+from swiftvlm_eval.runs.provenance import commit, package_versions
 from swiftvlm_eval.sweep.claims import Claim
 from swiftvlm_eval.sweep.configurations import Configuration
 from swiftvlm_eval.sweep.documents import Documents
@@ -45,7 +45,7 @@ class Sweep:
     writes records and cleans up.
 
     Args:
-        checkpoint: a loaded `swiftvlm_eval.llava.checkpoint.Checkpoint`.
+        checkpoint: a loaded `swiftvlm_eval.models.checkpoint.Checkpoint`.
         documents: what to run it on.
         out: folder for records (`records/`), lmms-eval's own files (`lmms_eval/`), unfinished answers (`partial/`) and
             notes of who runs what (`claims/`).

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from command_line import run
 from fake_runs import description, samples_of, write_run
-from llava.tiny_checkpoint import in_memory
+from tiny_checkpoint import in_memory
 
 from swiftvlm_eval import sweep
 from swiftvlm_eval.cli import runs

@@ -6,9 +6,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from demo_model.card import read_facts
 
 from swiftvlm_eval.demo import checkpoint_path
-from swiftvlm_eval.demo.training.card import read_facts
 from swiftvlm_eval.leaderboard.board import Board, Cell, Row, Section
 from swiftvlm_eval.results import shipped_benchmarks
 

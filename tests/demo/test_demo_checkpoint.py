@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from demo_model.card import read_facts
+from demo_model.evaluation import answer_questions, read_samples
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
 from swiftvlm_eval import make_method, method_names
 from swiftvlm_eval.demo import checkpoint_path, data_path
-from swiftvlm_eval.demo.training.card import read_facts
-from swiftvlm_eval.demo.training.evaluation import answer_questions, read_samples
-from swiftvlm_eval.llava.adapter import adapter_for
+from swiftvlm_eval.models.adapter import adapter_for
 
 MAX_BYTES = 8 * 2**20
 

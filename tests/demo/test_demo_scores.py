@@ -9,9 +9,9 @@ from tiny_runs import evaluate, our_tasks
 
 from swiftvlm_eval import make_method, method_names, prune
 from swiftvlm_eval.demo import checkpoint_path
-from swiftvlm_eval.llava.checkpoint import Checkpoint, load_checkpoint
-from swiftvlm_eval.llava.prompts import vicuna_v1
 from swiftvlm_eval.lmms import SwiftvlmLlava
+from swiftvlm_eval.models.checkpoint import Checkpoint, load_checkpoint
+from swiftvlm_eval.models.prompts import vicuna_v1
 from swiftvlm_eval.results import shipped_benchmarks
 
 CARD = json.loads((checkpoint_path().parent / "card.json").read_text(encoding="utf-8"))

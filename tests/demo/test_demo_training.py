@@ -6,17 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from demo_model import loop
+from demo_model.batches import FULL_MIX, Packer, draw_batch, pixel_batch
+from demo_model.loop import build_learner, learning_rate, train
+from demo_model.model import GRID, WIDTH, build_model, build_processor
+from demo_model.packed import packed_decoder
+from demo_model.patches import COLOUR_IDS, LABEL_IDS, SHAPE_IDS, PatchCode, patch_targets
+from demo_model.stages import STAGES, Stage
+from demo_model.tokenizer import AFTER_IMAGE, BEFORE_IMAGE, build_tokenizer
 
 from swiftvlm_eval.demo.questions import GROUNDING, SHORT_ANSWER, Question
 from swiftvlm_eval.demo.scenes import Scene, SceneObject
-from swiftvlm_eval.demo.training import loop
-from swiftvlm_eval.demo.training.batches import FULL_MIX, Packer, draw_batch, pixel_batch
-from swiftvlm_eval.demo.training.loop import build_learner, learning_rate, train
-from swiftvlm_eval.demo.training.model import GRID, WIDTH, build_model, build_processor
-from swiftvlm_eval.demo.training.packed import packed_decoder
-from swiftvlm_eval.demo.training.patches import COLOUR_IDS, LABEL_IDS, SHAPE_IDS, PatchCode, patch_targets
-from swiftvlm_eval.demo.training.stages import STAGES, Stage
-from swiftvlm_eval.demo.training.tokenizer import AFTER_IMAGE, BEFORE_IMAGE, build_tokenizer
 
 TOKENIZER = build_tokenizer()
 SCENE = Scene(168, 168, (205, 205, 205), (SceneObject("square", "red", (28, 42, 84, 98), "7"),))

@@ -115,7 +115,7 @@ def test_no_page_names_a_folder_of_this_machine(tmp_path: Path) -> None:
 
 def test_results_and_leaderboard_import_no_torch() -> None:
     code = (
-        "import sys, swiftvlm_eval.results, swiftvlm_eval.leaderboard.build, swiftvlm_eval.results.units\n"
+        "import sys, swiftvlm_eval.results, swiftvlm_eval.leaderboard.build, swiftvlm_eval.leaderboard.compute.units\n"
         "heavy = {'torch', 'transformers', 'lmms_eval', 'datasets'} & set(sys.modules)\n"
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )

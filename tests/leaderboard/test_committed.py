@@ -5,10 +5,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from demo_model.card import read_facts
 
 from swiftvlm_eval import make_method
 from swiftvlm_eval.demo import checkpoint_path
-from swiftvlm_eval.demo.training.card import read_facts
 from swiftvlm_eval.leaderboard.board import Board
 from swiftvlm_eval.results import load_records, shipped_benchmarks
 

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from swiftvlm_eval.cli import app
 from swiftvlm_eval.leaderboard import build
-from swiftvlm_eval.leaderboard.assemble import assemble
 from swiftvlm_eval.leaderboard.build import pages
-from swiftvlm_eval.leaderboard.entries import group_entries
+from swiftvlm_eval.leaderboard.compute.assemble import assemble
+from swiftvlm_eval.leaderboard.compute.entries import group_entries
 from swiftvlm_eval.results import import_run, load_records, shipped_benchmarks, write_record
 from swiftvlm_eval.results.store import StoredRun, read_record
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from llava.tiny_checkpoint import in_memory
 from lmms.tiny_runs import TASK, evaluate, make_model, make_requests, score_request
 from lmms_eval.loggers import EvaluationTracker
 from lmms_eval.tasks import TaskManager
 from loguru import logger
+from tiny_checkpoint import in_memory
 
-from swiftvlm_eval.journal import Journal
 from swiftvlm_eval.leaderboard import build
-from swiftvlm_eval.llava.checkpoint import Checkpoint
+from swiftvlm_eval.models.checkpoint import Checkpoint
 from swiftvlm_eval.results import RunRecord, SampleLine, import_run, write_record
+from swiftvlm_eval.runs.journal import Journal
 
 STAMP = "20260304_050607"
 BAD = [float("nan"), float("inf")]

@@ -5,16 +5,16 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from llava.tiny_checkpoint import in_memory
 from lmms_eval.api.instance import Instance
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 from PIL import Image
+from tiny_checkpoint import in_memory
 from tiny_models import make_image
 
 from swiftvlm_eval import plugin
-from swiftvlm_eval.llava.checkpoint import Checkpoint
 from swiftvlm_eval.lmms import SwiftvlmLlava, SwiftvlmLlavaNext
+from swiftvlm_eval.models.checkpoint import Checkpoint
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "

@@ -9,9 +9,9 @@ from fake_runs import description, samples_of, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from swiftvlm_eval.leaderboard.compute.units import reduce_samples
 from swiftvlm_eval.results import import_run, shipped_benchmarks
 from swiftvlm_eval.results.mmbench import answer_letter
-from swiftvlm_eval.results.units import reduce_samples
 
 OPTIONS = {"A": "red ball", "B": "Blue cube", "C": "green cone", "D": "nan", "E": "nan"}
 

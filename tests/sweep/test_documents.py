@@ -8,7 +8,7 @@ from command_line import run
 from small_sweeps import documents
 
 from swiftvlm_eval import task_loading
-from swiftvlm_eval.llava import checkpoint as checkpoint_module
+from swiftvlm_eval.models import checkpoint as checkpoint_module
 from swiftvlm_eval.sweep.documents import Documents
 
 

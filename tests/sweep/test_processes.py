@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from command_line import run
-from llava.tiny_checkpoint import save
 from small_sweeps import files
+from tiny_checkpoint import save
 
 from swiftvlm_eval.results import read_record
 from swiftvlm_eval.results.samples import read_samples

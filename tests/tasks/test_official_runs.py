@@ -20,9 +20,9 @@ from task_data import (
     textvqa_rows,
 )
 
+from swiftvlm_eval.leaderboard.compute.units import reduce_samples
 from swiftvlm_eval.results.benchmarks import shipped_benchmarks
 from swiftvlm_eval.results.lmms_output import sample_line
-from swiftvlm_eval.results.units import reduce_samples
 from swiftvlm_eval.tasks import hub
 from swiftvlm_eval.tasks.hub import DatasetAccessError
 

@@ -1,0 +1,1 @@
+"""From records to the values of a board: entries, units, statistics, scores, times."""

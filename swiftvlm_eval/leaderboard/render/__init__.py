@@ -1,0 +1,1 @@
+"""From a board to Markdown, HTML, pictures and data files."""

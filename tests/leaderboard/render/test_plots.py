@@ -1,0 +1,101 @@
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_runs import grid
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swiftvlm_eval.leaderboard.board import Board
+from swiftvlm_eval.leaderboard.build import collect
+from swiftvlm_eval.leaderboard.render.plots import accuracy_against, bars, board_pictures, pareto_front, render
+from swiftvlm_eval.results import shipped_benchmarks
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
+    folder = tmp_path_factory.mktemp("grid")
+    grid(folder, {"swiftvlm": 0.05, "fastv": 0.2, "_odd$name$": 0.3}, documents=60)
+    return collect([folder], shipped_benchmarks())[0][0]
+
+
+points = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=12)
+
+
+@given(points)
+def test_the_front_holds_exactly_the_points_nothing_beats(costs_and_accuracies: list[tuple[int, int]]) -> None:
+    given_points = [(float(cost), float(accuracy)) for cost, accuracy in costs_and_accuracies]
+    front = pareto_front(given_points)
+    beaten = {
+        mine
+        for mine, other in itertools.product(given_points, repeat=2)
+        if other != mine and other[0] <= mine[0] and other[1] >= mine[1]
+    }
+    assert set(front) == set(given_points) - beaten
+    assert front == sorted(set(front))
+
+
+def test_there_is_a_picture_for_each_cost_and_budget(board: Board) -> None:
+    stem = board.slug
+    assert list(board_pictures(board)) == [f"{stem}-flops", f"{stem}-prefill", f"{stem}-bars-333", f"{stem}-bars-222"]
+
+
+def test_points_stand_where_the_figures_are(board: Board) -> None:
+    axis = accuracy_against(board, "executed_tflops").axes[0]
+    drawn = {
+        (round(float(x), 6), round(float(y), 6))
+        for container in axis.containers
+        for x, y in zip(*container.lines[0].get_data(), strict=True)  # type: ignore[union-attr]
+    }
+    expected = {
+        (round(row.figures["executed_tflops"] or 0, 6), round(row.means["localization"].relative or 0, 6))
+        for row in board.rows
+    }
+    assert drawn == expected
+
+
+def test_bars_are_as_high_as_the_figures(board: Board) -> None:
+    section = board.sections[1]
+    axis = bars(board, section).axes[0]
+    heights = sorted(patch.get_height() for patch in axis.patches)  # type: ignore[attr-defined]
+    expected = sorted(
+        cell.relative for row in section.rows for cell in row.cells.values() if cell.relative is not None
+    )
+    assert np.allclose(heights, expected)
+    hatches = {patch.get_hatch() for patch in axis.patches}
+    assert len(hatches) == len(section.rows)  # readable in grey
+
+
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_the_same_board_gives_the_same_bytes(board: Board, kind: str) -> None:
+    first, second = (render(accuracy_against(board, "prefill_ms"), kind) for _ in range(2))
+    assert first == second
+    assert first.startswith(b"<?xml" if kind == "svg" else b"\x89PNG")
+    assert b"<dc:date>" not in first
+    assert b"http-equiv" not in first
+
+
+def test_odd_names_appear_in_the_legend_as_they_are(board: Board) -> None:
+    figure = accuracy_against(board, "executed_tflops")
+    labels = [text.get_text().strip() for text in figure.legends[0].get_texts()]
+    assert labels == ["vanilla", r"_odd\$name\$", "fastv", "swiftvlm", "Pareto front"]
+    assert render(figure, "png")
+
+
+def test_a_board_without_times_has_no_picture_of_them(tmp_path: Path, board: Board) -> None:
+    from dataclasses import replace
+
+    section = board.sections[1]
+    rows = tuple(replace(row, figures={"executed_tflops": 1.0 + n}) for n, row in enumerate(section.rows))
+    timeless = replace(board, sections=(replace(section, rows=rows),))
+    assert [name for name in board_pictures(timeless) if name.endswith("prefill")] == []
+
+
+def test_ten_methods_have_ten_colours(tmp_path: Path) -> None:
+    grid(tmp_path, {f"method{number}": 0.1 for number in range(10)}, documents=20, budgets=(1 / 3,))
+    board = collect([tmp_path], shipped_benchmarks())[0][0]
+    axis = accuracy_against(board, "executed_tflops").axes[0]
+    legend = axis.figure.legends[0].legend_handles
+    colours = [handle.get_color() for handle in legend if handle.get_label() != "Pareto front"]  # type: ignore[union-attr]
+    assert len(colours) == len(set(colours)) == 11
