@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from swiftvlm_eval.pruning.budget import BudgetError
-    from swiftvlm_eval.pruning.method import PruningMethod
+    from swiftvlm_eval.pruning.contract import PruningMethod
     from swiftvlm_eval.pruning.methods import make_method, method_names
     from swiftvlm_eval.pruning.prune import prune
 
@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BudgetError": "swiftvlm_eval.pruning.budget",
-    "PruningMethod": "swiftvlm_eval.pruning.method",
+    "PruningMethod": "swiftvlm_eval.pruning.contract",
     "make_method": "swiftvlm_eval.pruning.methods",
     "method_names": "swiftvlm_eval.pruning.methods",
     "prune": "swiftvlm_eval.pruning.prune",

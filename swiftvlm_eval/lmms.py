@@ -23,8 +23,8 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 from swiftvlm_eval.efficiency.flops import PAPER_TEXT_TOKENS, prefill_flops
 from swiftvlm_eval.efficiency.selection import executed_work, selection_flops
 from swiftvlm_eval.first_token import FirstTokenClock, FirstTokenLogits
-from swiftvlm_eval.models.adapter import visual_tokens_per_image
 from swiftvlm_eval.models.checkpoint import Checkpoint, load_checkpoint
+from swiftvlm_eval.models.families import visual_tokens_per_image
 from swiftvlm_eval.models.images import image_digest
 from swiftvlm_eval.models.prompts import SYSTEM_PROMPT, TEMPLATES, continuation_ids
 from swiftvlm_eval.pruning.budget import REFERENCE_VISUAL_TOKENS, budget_in_words, parse_budget
@@ -347,7 +347,7 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
         total: float | None = None,
     ) -> dict[str, Any]:
         """What pruning did to one sample; the first sample of a task also describes the run."""
-        shape, tower = self.checkpoint.adapter.shape, self.checkpoint.adapter.tower_shape
+        shape, tower = self.checkpoint.adapter.decoder.shape, self.checkpoint.adapter.tower.shape
         overhead = sum(self.method.overhead_flops(trace.plan, shape.hidden_size).values()) if trace.num_visual else 0.0
         selection = selection_flops(self.method, executed_work(trace, tower), shape, tower)
         layers = prefill_flops(trace.rows_per_layer, trace.num_text, shape)
@@ -386,10 +386,10 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
             "pretrained": checkpoint_name(self.checkpoint.name, in_place=True),
             "revision": getattr(self.checkpoint.model.config, "_commit_hash", None) or self.checkpoint.revision,
             "family": self.family,
-            "shape": asdict(self.checkpoint.adapter.shape),
+            "shape": asdict(self.checkpoint.adapter.decoder.shape),
             "dtype": str(self.checkpoint.model.dtype).removeprefix("torch."),
             "device": device_name(self.device),
-            "attn_implementation": self.checkpoint.adapter.attention_implementation,
+            "attn_implementation": self.checkpoint.adapter.decoder.attention_implementation,
             "batch_size": self.batch_size_per_gpu,
             "image_mode": self.checkpoint.image_mode if self.family == "llava15" else "anyres",
             "system_prompt_sha256": hashlib.sha256(self.system_prompt.encode()).hexdigest()[:12],

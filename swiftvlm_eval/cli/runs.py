@@ -111,8 +111,8 @@ def run_sweep(
     console.quiet = not processes.first
     with console.status(f"loading {escape(', '.join(tasks))}"):
         documents = processes.one_after_the_other(lambda: Documents(tasks))
-    from swiftvlm_eval.models.adapter import visual_tokens_per_image
     from swiftvlm_eval.models.checkpoint import load_checkpoint
+    from swiftvlm_eval.models.families import visual_tokens_per_image
     from swiftvlm_eval.pruning.budget import parse_budget
 
     def check_budgets(config: Any) -> None:

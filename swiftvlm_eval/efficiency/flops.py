@@ -7,8 +7,8 @@ projections. What a selection costs is added by `efficiency.selection`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+
+from swiftvlm_eval.models.shape import DecoderShape
 
 PAPER_TEXT_TOKENS = 70
 """Text tokens with which the papers' 4.29 T for unpruned LLaVA-1.5-7B is reproduced."""
@@ -16,58 +16,11 @@ SYSTEM_TOKENS = 35
 """Of these, the ones before the image: LLaVA's system prompt and the name of the user's turn."""
 
 
-@dataclass(frozen=True)
-class DecoderShape:
-    """The numbers of a decoder that its FLOPs depend on."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-
-    @classmethod
-    def of_config(cls, config: Any) -> "DecoderShape":
-        """The shape in a transformers config of a language model."""
-        heads = config.num_attention_heads
-        kv_heads = getattr(config, "num_key_value_heads", None) or heads
-        return cls(config.hidden_size, config.intermediate_size, config.num_hidden_layers, heads, kv_heads)
-
-
-LLAVA_7B = DecoderShape(4096, 11008, 32, 32, 32)
-"""The Vicuna-7B decoder of LLaVA-1.5-7B and LLaVA-NeXT-7B."""
-
-
-@dataclass(frozen=True)
-class TowerShape:
-    """The numbers of a vision tower that a selection's FLOPs depend on.
-
-    Attributes:
-        hidden_size: width of a patch row.
-        num_heads: attention heads.
-        patches: of one encoder input.
-    """
-
-    hidden_size: int
-    num_heads: int
-    patches: int
-
-    @classmethod
-    def of_config(cls, config: Any) -> "TowerShape":
-        """The shape in a transformers config of a vision tower."""
-        side = config.image_size // config.patch_size
-        return cls(config.hidden_size, config.num_attention_heads, side * side)
-
-
-CLIP_L = TowerShape(1024, 16, 576)
-"""CLIP ViT-L/14 at 336 pixels, the tower of LLaVA-1.5 and LLaVA-NeXT."""
-
-
 def layer_flops(rows: float, shape: DecoderShape) -> float:
     """FLOPs of one decoder layer on `rows` rows."""
     d, m = shape.hidden_size, shape.intermediate_size
-    key_value = d * shape.num_kv_heads / shape.num_heads
-    return rows * d * (2 * d + 2 * key_value) + 2 * rows**2 * d + 3 * rows * d * m
+    query, key = shape.query_width, shape.key_width
+    return rows * d * (2 * query + 2 * key) + 2 * rows**2 * query + 3 * rows * d * m
 
 
 def prefill_flops(visual_rows_per_layer: Sequence[float], text_tokens: float, shape: DecoderShape) -> float:

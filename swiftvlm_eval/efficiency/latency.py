@@ -16,9 +16,10 @@ import torch
 from scipy.stats import bootstrap
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from swiftvlm_eval.efficiency.flops import DecoderShape, prefill_flops
+from swiftvlm_eval.efficiency.flops import prefill_flops
 from swiftvlm_eval.efficiency.selection import executed_work, selection_flops
-from swiftvlm_eval.pruning.method import PruningMethod
+from swiftvlm_eval.models.shape import DecoderShape
+from swiftvlm_eval.pruning.contract import PruningMethod
 from swiftvlm_eval.pruning.prune import prune
 
 Clock = Literal["wall", "cpu"]
@@ -179,7 +180,7 @@ def _once(
         if session is not None:
             trace = session.traces[0]
             timing.rows_per_layer = list(trace.rows_per_layer)
-            tower = session.adapter.tower_shape
+            tower = session.adapter.tower.shape
             selection = selection_flops(session.method, executed_work(trace, tower), workload.shape, tower)
             timing.overhead_flops = sum(selection.values())
     if cuda:

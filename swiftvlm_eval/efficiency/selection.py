@@ -6,8 +6,9 @@ paper counts instead is `PruningMethod.overhead_flops`, and a column of its own.
 
 from dataclasses import asdict
 
-from swiftvlm_eval.efficiency.flops import DecoderShape, TowerShape
-from swiftvlm_eval.pruning.method import Plan, PruningMethod
+from swiftvlm_eval.models.shape import DecoderShape, TowerShape
+from swiftvlm_eval.pruning.contract import PruningMethod
+from swiftvlm_eval.pruning.schedule import Plan
 from swiftvlm_eval.pruning.trace import SampleTrace
 from swiftvlm_eval.pruning.work import PromptWork, StageWork
 

@@ -5,18 +5,11 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from swiftvlm_eval.efficiency.flops import (
-    CLIP_L,
-    LLAVA_7B,
-    PAPER_TEXT_TOKENS,
-    SYSTEM_TOKENS,
-    DecoderShape,
-    TowerShape,
-    prefill_flops,
-)
+from swiftvlm_eval.efficiency.flops import PAPER_TEXT_TOKENS, SYSTEM_TOKENS, prefill_flops
 from swiftvlm_eval.efficiency.selection import planned_work, selection_flops
+from swiftvlm_eval.models.shape import CLIP_L, LLAVA_7B, DecoderShape, TowerShape
 from swiftvlm_eval.pruning.budget import REFERENCE_VISUAL_TOKENS, BudgetError, parse_budget
-from swiftvlm_eval.pruning.method import PruningMethod
+from swiftvlm_eval.pruning.contract import PruningMethod
 from swiftvlm_eval.pruning.methods import make_method
 
 
@@ -77,7 +70,7 @@ def decoder_of(model: str | None, shape: str, visual_tokens: int | None = None) 
     from transformers import AutoConfig
 
     from swiftvlm_eval.demo import checkpoint_path
-    from swiftvlm_eval.models.adapter import visual_tokens_per_image
+    from swiftvlm_eval.models.families import visual_tokens_per_image
 
     try:
         source = str(checkpoint_path()) if model == "demo" else model

@@ -1,109 +1,199 @@
-"""What the engine needs to know of a checkpoint; the only place that knows where transformers keeps things.
+"""A checkpoint in three parts; the only place that knows where transformers keeps things.
 
-An adapter never knows pruning.
+`DecoderPart` takes a decoder layer apart, `TowerPart` the vision tower, and a `FamilyAdapter` adds where the visual
+tokens of a prompt come from. Nothing here knows pruning.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
-from typing import Any, cast
+from functools import cached_property
+from importlib import import_module
+from typing import Any, ClassVar, cast
 
-import torch
 from torch import Tensor, nn
 
-from swiftvlm_eval.efficiency.flops import DecoderShape, TowerShape
-from swiftvlm_eval.pruning.method import VisualLayout
-
-
-def visual_tokens_per_image(config: Any) -> int | None:
-    """Visual tokens of every image, from a checkpoint's config; None where they depend on the image (LLaVA-NeXT)."""
-    if config.model_type != "llava":
-        return None
-    return int(config.vision_config.image_size // config.vision_config.patch_size) ** 2
+from swiftvlm_eval.models.families import UnknownFamilyError, family_of
+from swiftvlm_eval.models.layout import VisualLayout
+from swiftvlm_eval.models.shape import DecoderShape, TowerShape
 
 
 class UnsupportedModelError(TypeError):
-    """A model that no adapter knows."""
+    """A model that no adapter knows, or one with a setting that its adapter does not know."""
 
 
-class LlavaAdapter(ABC):
-    """A LLaVA model seen through the few handles that pruning needs.
+class DecoderPart:
+    """The language model, layer by layer.
 
     Args:
-        model: `LlavaForConditionalGeneration` or `LlavaNextForConditionalGeneration` of transformers.
+        module: the language model inside the checkpoint (`model.model.language_model`).
+
+    Attributes:
+        position_axes: A, axes of its position ids: 1 for Llama and its like, 3 for multimodal rotary embeddings.
+    """
+
+    position_axes: ClassVar[int] = 1
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.layers: Any = module.layers
+
+    @cached_property
+    def shape(self) -> DecoderShape:
+        """The decoder's shape."""
+        return DecoderShape.of_config(self.module.config)
+
+    @property
+    def attention_implementation(self) -> str:
+        """The decoder's attention kernel, as transformers names it."""
+        return str(self.module.config._attn_implementation)
+
+    @property
+    def context(self) -> int:
+        """Most positions of a prompt."""
+        return int(self.module.config.max_position_embeddings)
+
+    def queries(self, layer: int, states: Tensor) -> Tensor:
+        """[n, hidden_size] layer inputs -> unrotated queries [heads, n, head_dim], normalised where the layer does."""
+        attention = self.layers[layer].self_attn
+        states = self.layers[layer].input_layernorm(states)
+        return _heads(attention.q_proj(states), attention.head_dim, getattr(attention, "q_norm", None))
+
+    def keys(self, layer: int, states: Tensor) -> Tensor:
+        """[n, hidden_size] layer inputs -> unrotated keys [kv_heads, n, head_dim], normalised where the layer does."""
+        attention = self.layers[layer].self_attn
+        states = self.layers[layer].input_layernorm(states)
+        return _heads(attention.k_proj(states), attention.head_dim, getattr(attention, "k_norm", None))
+
+    def rotary(self, like: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine tables, [B, n, head_dim] each.
+
+        Args:
+            like: gives device and dtype.
+            position_ids: [A, B, n]; fractions are allowed.
+
+        Raises:
+            ValueError: not as many axes as this decoder's rotary embedding has. (It would broadcast silently.)
+        """
+        if position_ids.dim() != 3 or len(position_ids) != self.position_axes:
+            raise ValueError(
+                f"position_ids of shape {list(position_ids.shape)}: allowed is [{self.position_axes}, batch, length]"
+            )
+        ids = position_ids[0] if self.position_axes == 1 else position_ids
+        cos, sin = self.module.rotary_emb(like, position_ids=ids)
+        return cos, sin
+
+
+def _heads(projected: Tensor, head_dim: int, norm: Any) -> Tensor:
+    """[n, heads * head_dim] -> [heads, n, head_dim]; `norm` works on a head, or on the whole width."""
+    if norm is not None and norm.weight.shape[-1] != head_dim:
+        projected, norm = norm(projected), None
+    heads = projected.view(len(projected), -1, head_dim)
+    return (heads if norm is None else norm(heads)).transpose(0, 1)
+
+
+class TowerPart:
+    """A CLIP-like vision tower and its projector.
+
+    Args:
+        core: the multimodal model inside the checkpoint (`model.model`).
+        config: the checkpoint's config.
+
+    Attributes:
+        offers: what the tower can show of a sample; a method's `needs` are compared with it.
+    """
+
+    offers: ClassVar[frozenset[str]] = frozenset(
+        {"cls_attention", "patch_features", "patch_keys", "pixels", "image_resizing"}
+    )
+
+    def __init__(self, core: Any, config: Any) -> None:
+        self.module: Any = core.vision_tower
+        self.projector: Any = core.multi_modal_projector
+        self.config = config
+
+    @cached_property
+    def patches_per_side(self) -> int:
+        """Patches along one side of an encoder input."""
+        vision = self.config.vision_config
+        return int(vision.image_size // vision.patch_size)
+
+    @cached_property
+    def shape(self) -> TowerShape:
+        """The tower's shape."""
+        return TowerShape.of_config(self.config.vision_config)
+
+    @cached_property
+    def layers(self) -> Any:
+        """The encoder layers."""
+        return self.module.encoder.layers
+
+    @cached_property
+    def feature_layer(self) -> nn.Module:
+        """The encoder layer whose output feeds the projector."""
+        index = self.config.vision_feature_layer
+        if not isinstance(index, int):
+            raise UnsupportedModelError(f"vision_feature_layer={index}: only a single layer is supported")
+        layer: nn.Module = self.layers[index if index < 0 else index - 1]
+        return layer
+
+    def project(self, features: Tensor) -> Tensor:
+        """Vision features [..., D] -> decoder rows [..., hidden_size]."""
+        rows: Tensor = self.projector(features)
+        return rows
+
+    def queries(self, normed: Tensor) -> Tensor:
+        """[T, n, D] normalised rows of the feature layer -> queries [T, heads, n, head_dim], with bias, unscaled."""
+        return self._heads("q_proj", normed)
+
+    def keys(self, normed: Tensor) -> Tensor:
+        """[T, n, D] normalised rows of the feature layer -> keys [T, heads, n, head_dim], with bias, unscaled."""
+        return self._heads("k_proj", normed)
+
+    def normed(self, layer_input: Tensor) -> Tensor:
+        """[T, n, D] input of the feature layer -> what its projections see."""
+        rows: Tensor = cast(Any, self.feature_layer).layer_norm1(layer_input)
+        return rows
+
+    def _heads(self, projection: str, normed: Tensor) -> Tensor:
+        attention = cast(Any, self.feature_layer).self_attn
+        projected: Tensor = getattr(attention, projection)(normed)
+        return projected.unflatten(-1, (attention.num_heads, attention.head_dim)).transpose(1, 2)
+
+
+class FamilyAdapter(ABC):
+    """A checkpoint seen through the few handles that pruning needs.
+
+    Args:
+        model: a conditional-generation model of transformers that has a vision tower, a projector and a decoder.
+
+    Attributes:
+        decoder: the language model.
+        tower: vision tower and projector.
+        core: what `generate()` calls, and what gathers image features.
+        image_token_id: stands for every visual token in the prompt's ids.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = cast(Any, model)
         self.core: Any = self.model.model
-        self.decoder: Any = self.core.language_model
-        self.layers: Any = self.decoder.layers
-        self.vision_tower: Any = self.core.vision_tower
+        self.decoder = DecoderPart(self.core.language_model)
+        self.tower = TowerPart(self.core, self.model.config)
         self.image_token_id: int = self.model.config.image_token_id
 
-    @cached_property
-    def shape(self) -> DecoderShape:
-        """The decoder's shape."""
-        return DecoderShape.of_config(self.decoder.config)
-
-    @cached_property
-    def tower_shape(self) -> TowerShape:
-        """The vision tower's shape."""
-        return TowerShape.of_config(self.model.config.vision_config)
+    @property
+    def family(self) -> str:
+        """The family's name."""
+        return str(self.model.config.model_type)
 
     @property
-    def attention_implementation(self) -> str:
-        """The decoder's attention kernel, as transformers names it."""
-        return str(self.decoder.config._attn_implementation)
+    def recommended_layers(self) -> Mapping[str, Sequence[int]]:
+        """Boundaries that the checkpoint recommends, by name (config key `pruning_layers`): data, read by others."""
+        return getattr(self.model.config, "pruning_layers", None) or {}
 
-    @cached_property
-    def patches_per_side(self) -> int:
-        """Patches along one side of an encoder input."""
-        vision = self.model.config.vision_config
-        return int(vision.image_size // vision.patch_size)
-
-    def pruning_layers(self, method: str) -> tuple[int, ...] | None:
-        """Boundaries that the checkpoint recommends for a method (config key `pruning_layers`), or None."""
-        layers: Mapping[str, Sequence[int]] = getattr(self.model.config, "pruning_layers", None) or {}
-        return tuple(layers[method]) if method in layers else None
-
-    # the decoder layer, part by part
-
-    def queries(self, layer: int, states: Tensor) -> Tensor:
-        """[n, hidden_size] layer inputs -> unrotated queries [heads, n, head_dim]."""
-        attention = self.layers[layer].self_attn
-        return self._heads(attention, attention.q_proj, self.layers[layer].input_layernorm(states))
-
-    def keys(self, layer: int, states: Tensor) -> Tensor:
-        """[n, hidden_size] layer inputs -> unrotated keys [kv_heads, n, head_dim]."""
-        attention = self.layers[layer].self_attn
-        return self._heads(attention, attention.k_proj, self.layers[layer].input_layernorm(states))
-
-    @staticmethod
-    def _heads(attention: Any, projection: Any, states: Tensor) -> Tensor:
-        projected: Tensor = projection(states)
-        return projected.view(len(states), -1, attention.head_dim).transpose(0, 1)
-
-    def rotary(self, like: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine tables, each [..., n, head_dim], for position ids [..., n] (fractions allowed)."""
-        cos, sin = self.decoder.rotary_emb(like, position_ids=positions)
-        return cos, sin
-
-    # the vision tower
-
-    @cached_property
-    def feature_layer(self) -> nn.Module:
-        """The encoder layer whose output feeds the projector."""
-        index = self.model.config.vision_feature_layer
-        if not isinstance(index, int):
-            raise UnsupportedModelError(f"vision_feature_layer={index}: only a single layer is supported")
-        layer: nn.Module = self.vision_tower.encoder.layers[index if index < 0 else index - 1]
-        return layer
-
-    def project(self, features: Tensor) -> Tensor:
-        """Vision features [..., D] -> decoder rows [..., hidden_size]."""
-        rows: Tensor = self.core.multi_modal_projector(features)
-        return rows
+    @property
+    def offers(self) -> frozenset[str]:
+        """Words that this family can give to a method."""
+        return self.tower.offers | {"decoder_input", "layer_keys", "module_io", "question_text"}
 
     @abstractmethod
     def pack(self, tiles: Tensor, tiling: tuple[int, int] | None, image_size: Sequence[int] | None) -> Tensor:
@@ -131,36 +221,16 @@ class LlavaAdapter(ABC):
         """
 
 
-def adapter_for(model: nn.Module) -> LlavaAdapter:
+def adapter_for(model: nn.Module) -> FamilyAdapter:
     """The adapter of a loaded model.
 
     Raises:
-        UnsupportedModelError: not a LLaVA-1.5 or LLaVA-NeXT model of transformers.
+        UnsupportedModelError: no family of `models.families` has its model type.
     """
-    from swiftvlm_eval.models.llava15 import Llava15Adapter
-    from swiftvlm_eval.models.llava_next import LlavaNextAdapter
-
-    kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
-    known = {"llava": Llava15Adapter, "llava_next": LlavaNextAdapter}
-    if kind not in known:
-        raise UnsupportedModelError(f"model_type={kind!r}: allowed are {', '.join(known)}")
-    return known[kind](model)
-
-
-@lru_cache(maxsize=64)
-def single_grid_layout(views: int, side: int) -> VisualLayout:
-    """Layout of `views` square grids of side x side patches, one after the other; shared, so not to be written to."""
-    count = side * side
-    patch = torch.arange(count).repeat(views)
-    view = torch.arange(views).repeat_interleave(count)
-    return VisualLayout(
-        view=view,
-        row=patch // side,
-        column=patch % side,
-        tile=view,
-        patch=patch,
-        grids=((side, side),) * views,
-        image=view,
-        tilings=(None,) * views,
-        side=side,
-    )
+    try:
+        family = family_of(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
+    except UnknownFamilyError as error:
+        raise UnsupportedModelError(str(error)) from error
+    module, _, name = family.adapter.partition(":")
+    adapter: FamilyAdapter = getattr(import_module(module), name)(model)
+    return adapter

@@ -12,15 +12,15 @@ from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
 from swiftvlm_eval.demo import checkpoint_path
-from swiftvlm_eval.models.adapter import LlavaAdapter, adapter_for
+from swiftvlm_eval.models.adapter import FamilyAdapter, adapter_for
+from swiftvlm_eval.models.attention import KERNELS
+from swiftvlm_eval.models.families import UnknownFamilyError, family_of
 from swiftvlm_eval.models.images import ImageMode, check_sliver, pad_to_square
 from swiftvlm_eval.models.prompts import IMAGE_PLACEHOLDER, prompt_ids
 from swiftvlm_eval.models.weights import CheckpointError, first_line, read_weights
-from swiftvlm_eval.pruning.masks import SUPPORTED_ATTENTION
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 DTYPES |= {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "half": torch.float16}
-FAMILIES = {"llava": "llava15", "llava_next": "llava_next"}
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
@@ -78,7 +78,7 @@ class Checkpoint:
     model: Any
     processor: Any
     image_mode: ImageMode = "pad"
-    adapter: LlavaAdapter = field(init=False)
+    adapter: FamilyAdapter = field(init=False)
 
     def __post_init__(self) -> None:
         self.adapter = adapter_for(self.model)
@@ -89,8 +89,14 @@ class Checkpoint:
 
     @property
     def family(self) -> str:
-        """`llava15` or `llava_next`."""
-        return FAMILIES[self.model.config.model_type]
+        """The family's name in `models.families`."""
+        return self.adapter.family
+
+    @property
+    def image_mode_in_force(self) -> str:
+        """`image_mode` where the family has it, else the family's only one."""
+        modes = family_of(self.family).image_modes
+        return self.image_mode if self.image_mode in modes else modes[0]
 
     @property
     def tokenizer(self) -> Any:
@@ -119,7 +125,7 @@ class Checkpoint:
             rows.append(prompt_ids(self.tokenizer, prompt, self.adapter.image_token_id, visual_counts))
             taken += len(own)
         width = max(len(row) for row in rows)
-        if width > (context := self.adapter.decoder.config.max_position_embeddings):
+        if width > (context := self.adapter.decoder.context):
             raise ValueError(f"prompt of {width} tokens: longer than the model's context of {context}")
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         input_ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
@@ -134,11 +140,11 @@ class Checkpoint:
         """Pixel tensors of all images, and the visual tokens of each."""
         if not images:
             return {}, []
-        if self.family == "llava15" and self.image_mode == "pad":
+        if self.image_mode_in_force == "pad":
             ready = [pad_to_square(image) for image in images]
         else:
             ready = [image.convert("RGB") for image in images]
-        if self.family == "llava15" and self.image_mode == "hf_default":
+        if self.image_mode_in_force == "hf_default":
             for image in ready:
                 check_sliver(image, self.model.config.vision_config.image_size)
         encoded = self.processor(
@@ -188,14 +194,14 @@ def load_checkpoint(
                 f"pretrained={pretrained!r}: no folder with a config.json; allowed are a checkpoint's folder, a hub "
                 "id, or 'demo' for the embedded model"
             )
-    if attn_implementation not in SUPPORTED_ATTENTION:
-        raise ValueError(f"attn_implementation={attn_implementation!r}: allowed are {', '.join(SUPPORTED_ATTENTION)}")
+    if attn_implementation not in KERNELS:
+        raise ValueError(f"attn_implementation={attn_implementation!r}: allowed are {', '.join(KERNELS)}")
     with _explaining(pretrained):
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
-    if config.model_type not in FAMILIES:
-        raise CheckpointError(
-            f"pretrained={pretrained!r}: model_type={config.model_type!r}; allowed are {', '.join(FAMILIES)}"
-        )
+    try:
+        family_of(config.model_type)
+    except UnknownFamilyError as error:
+        raise CheckpointError(f"pretrained={pretrained!r}: {error}") from error
     if before_weights is not None:
         before_weights(config)
     with _explaining(pretrained, attn_implementation):

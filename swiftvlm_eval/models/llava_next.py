@@ -13,11 +13,11 @@ from transformers.models.llava_next.modeling_llava_next import (
     unpad_image,
 )
 
-from swiftvlm_eval.models.adapter import LlavaAdapter
-from swiftvlm_eval.pruning.method import VisualLayout
+from swiftvlm_eval.models.adapter import FamilyAdapter
+from swiftvlm_eval.models.layout import VisualLayout, joined
 
 
-class LlavaNextAdapter(LlavaAdapter):
+class LlavaNextAdapter(FamilyAdapter):
     """Adapter of `LlavaNextForConditionalGeneration`, Vicuna- or Mistral-based."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -48,7 +48,7 @@ class LlavaNextAdapter(LlavaAdapter):
             while position < len(images) and sum(len(image.patch) for image in own) < visual_counts[start]:
                 own.append(images[position])
                 position += 1
-            layout = _joined(own)
+            layout = joined(own)
             if len(layout.patch) != visual_counts[start]:
                 raise ValueError(f"{visual_counts[start]} visual tokens, but the images make {len(layout.patch)}")
             found += [layout] * copies
@@ -56,7 +56,7 @@ class LlavaNextAdapter(LlavaAdapter):
 
     def _image_layout(self, height: int, width: int) -> VisualLayout:
         """The layout of one image of that size in pixels."""
-        config, side = self.model.config, self.patches_per_side
+        config, side = self.model.config, self.tower.patches_per_side
         image_size = config.vision_config.image_size
         tiles = image_size_to_num_patches([height, width], config.image_grid_pinpoints, image_size)
         flat = torch.arange(tiles * side * side, dtype=torch.float64).view(tiles, side * side, 1)
@@ -81,28 +81,3 @@ class LlavaNextAdapter(LlavaAdapter):
             tilings=(get_anyres_image_grid_shape([height, width], config.image_grid_pinpoints, image_size),),
             side=side,
         )
-
-
-def _joined(images: Sequence[VisualLayout]) -> VisualLayout:
-    """The layout of several images of one sample, one after the other."""
-    if len(images) == 1:
-        return images[0]
-    views, tiles = 0, 0
-    view, tile = [], []
-    for image in images:
-        view.append(image.view + views)
-        tile.append(torch.where(image.newline, -1, image.tile + tiles))
-        views += len(image.grids)
-        tiles += image.num_tiles
-    empty = torch.empty(0, dtype=torch.int64)
-    return VisualLayout(
-        view=torch.cat([empty, *view]),
-        row=torch.cat([empty, *(image.row for image in images)]),
-        column=torch.cat([empty, *(image.column for image in images)]),
-        tile=torch.cat([empty, *tile]),
-        patch=torch.cat([empty, *(image.patch for image in images)]),
-        grids=tuple(grid for image in images for grid in image.grids),
-        image=torch.cat([empty, *(image.image + number for number, image in enumerate(images))]),
-        tilings=tuple(tiling for image in images for tiling in image.tilings),
-        side=images[0].side if images else 0,
-    )

@@ -1,11 +1,9 @@
-"""Attention masks for left-padded, ragged sequences, in the form that each attention kernel expects."""
+"""Padding and attention masks for left-padded, ragged sequences, in the form that each attention kernel expects."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-SUPPORTED_ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
 
 
 def attention_mask(
@@ -17,7 +15,7 @@ def attention_mask(
     queries are the last `num_queries` keys.
 
     Args:
-        implementation: one of `SUPPORTED_ATTENTION`.
+        implementation: one of `models.attention.KERNELS`.
         lengths: real prompt rows of each sample.
         width: prompt rows of the padded batch.
         num_queries: rows of this call.
@@ -45,3 +43,14 @@ def attention_mask(
         return visible
     blocked = torch.zeros(visible.shape, dtype=like.dtype, device=like.device)
     return blocked.masked_fill(~visible, torch.finfo(like.dtype).min)
+
+
+def left_padded(parts: Sequence[Tensor]) -> Tensor:
+    """[n_b, D] rows of each sample -> [B, max n_b, D], zeros in front of the shorter ones."""
+    if len(parts) == 1:
+        return parts[0][None]
+    width = max(len(part) for part in parts)
+    batch = parts[0].new_zeros((len(parts), width, parts[0].shape[1]))
+    for number, part in enumerate(parts):
+        batch[number, width - len(part) :] = part
+    return batch

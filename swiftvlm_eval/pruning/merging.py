@@ -21,22 +21,22 @@ class Groups(NamedTuple):
     """R tokens in Z groups, numbered in the order in which their merged rows stand in the sequence."""
 
     merged: Tensor  # [Z, D], group means in the dtype of the tokens
-    positions: Tensor  # [Z], position ids of the merged rows, ascending
+    places: Tensor  # [Z], places of the merged rows in the sequence, ascending
     members: Tensor  # int64, [R], group of each token
 
 
 @dataclass(frozen=True)
 class Bypass:
-    """The R waiting tokens, the groups in which they were merged, and the position ids of all N tokens."""
+    """The R waiting tokens, the groups in which they were merged, and the places of all N tokens."""
 
     states: Tensor  # [R, D]
     index: Tensor  # int64, [R], visual indices
     groups: Groups
-    positions: Tensor  # [N]
+    places: Tensor  # [N]
 
 
 def choose_anchors(count: int, groups: int, rule: AnchorRule = "strided", scores: Tensor | None = None) -> Tensor:
-    """Representatives of `groups` groups among `count` tokens given in order of position.
+    """Representatives of `groups` groups among `count` tokens given in order of place.
 
     Args:
         count: R, tokens to be grouped.
@@ -194,21 +194,21 @@ def merge_into_targets(features: Tensor, metric: Tensor, count: int) -> Tensor:
 
 
 def merge_by_anchors(
-    states: Tensor, positions: Tensor, anchors: Tensor, merged_position: MergedPosition = "anchor"
+    states: Tensor, places: Tensor, anchors: Tensor, merged_position: MergedPosition = "anchor"
 ) -> Groups:
     """Groups tokens around anchors and averages each group.
 
     Args:
-        states: [R, D], tokens in order of position.
-        positions: float, [R].
+        states: [R, D], tokens in order of place.
+        places: float, [R].
         anchors: int64, [Z], rows of `states`.
-        merged_position: a merged row takes its anchor's position id, the members' mean, or that mean rounded.
+        merged_position: a merged row takes its anchor's place, the members' mean, or that mean rounded.
     """
     members = assign_to_anchors(states, anchors)
     merged = group_means(states, members, len(anchors)).to(states.dtype)
-    places = positions[anchors]
+    merged_places = places[anchors]
     if merged_position != "anchor":
-        places = group_means(positions[:, None], members, len(anchors))[:, 0].to(positions.dtype)
-        places = places.round() if merged_position == "round" else places
-    order = places.argsort(dim=0, stable=True)
-    return Groups(merged[order], places[order], order.argsort(dim=0)[members])
+        merged_places = group_means(places[:, None], members, len(anchors))[:, 0].to(places.dtype)
+        merged_places = merged_places.round() if merged_position == "round" else merged_places
+    order = merged_places.argsort(dim=0, stable=True)
+    return Groups(merged[order], merged_places[order], order.argsort(dim=0)[members])

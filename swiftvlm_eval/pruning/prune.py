@@ -6,10 +6,11 @@ from fractions import Fraction
 
 from torch import nn
 
-from swiftvlm_eval.models.adapter import adapter_for, visual_tokens_per_image
+from swiftvlm_eval.models.adapter import adapter_for
+from swiftvlm_eval.models.families import visual_tokens_per_image
 from swiftvlm_eval.pruning.budget import parse_budget
+from swiftvlm_eval.pruning.contract import PruningMethod
 from swiftvlm_eval.pruning.engine import PruningSession
-from swiftvlm_eval.pruning.method import PruningMethod
 
 
 @contextmanager

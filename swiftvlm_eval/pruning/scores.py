@@ -1,43 +1,7 @@
-"""Scores of visual tokens as pure tensor functions: attention rows, rotations, ordered top-k, token change."""
+"""Scores of visual tokens as pure tensor functions: ordered top-k, rankings, raters."""
 
 import torch
 from torch import Tensor
-
-
-def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Applies rotary position embeddings (half-split layout, as in Llama).
-
-    Args:
-        states: queries or keys, [heads, tokens, head_dim].
-        cos: [tokens, head_dim].
-        sin: [tokens, head_dim].
-
-    Returns:
-        [heads, tokens, head_dim].
-    """
-    first, second = states.chunk(2, dim=-1)
-    return states * cos + torch.cat((-second, first), dim=-1) * sin
-
-
-def attention_rows(queries: Tensor, keys: Tensor, visible: Tensor | None = None) -> Tensor:
-    """Attention probabilities of a few query rows, softmax in float32.
-
-    Args:
-        queries: [heads, num_queries, head_dim].
-        keys: [kv_heads, num_keys, head_dim]; fewer heads than queries means grouped-query attention.
-        visible: optional bool, [num_queries, num_keys]; False hides a key from a query.
-
-    Returns:
-        float32, [heads, num_queries, num_keys]; each row sums to one over the visible keys.
-    """
-    heads, num_queries, head_dim = queries.shape
-    kv_heads = keys.shape[0]
-    grouped = queries.reshape(kv_heads, (heads // kv_heads) * num_queries, head_dim).float()
-    logits = grouped @ keys.float().transpose(1, 2) * head_dim**-0.5
-    logits = logits.reshape(heads, num_queries, -1)
-    if visible is not None:
-        logits = logits.masked_fill(~visible, torch.finfo(torch.float32).min)
-    return logits.softmax(dim=-1)
 
 
 def top_k(scores: Tensor, count: int) -> Tensor:

@@ -1,212 +1,129 @@
-"""The signals that the engine binds for a method: attention of one decoder layer, and the vision tower's view."""
+"""The signals of one sample at one boundary, bound to the engine's state; the other half of `method.Signals`."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from swiftvlm_eval.pruning.method import Scope, VisualLayout
+from swiftvlm_eval.models.layout import VisualLayout
+from swiftvlm_eval.models.tower import TowerView
+from swiftvlm_eval.pruning.contract import Signals
+from swiftvlm_eval.pruning.layer_attention import LayerAttention
+from swiftvlm_eval.pruning.modules import ModuleIO
 from swiftvlm_eval.pruning.rows import SampleRows
-from swiftvlm_eval.pruning.scores import attention_rows, rotate
-
-if TYPE_CHECKING:
-    from swiftvlm_eval.models.adapter import LlavaAdapter
+from swiftvlm_eval.pruning.words import Scope
 
 
-class BoundAttention:
-    """Attention of text rows to visual rows in one layer, for one sample; only the needed rows are computed.
+@dataclass
+class Sources:
+    """Where the signals of one sample come from; what is costly is a function, called when it is asked for.
 
-    Args:
-        adapter: the model.
-        layer: the scoring layer, 0-based.
-        rows: the sample's rows, as they are at that layer's input.
-        states: [n, hidden_size], that layer's input.
-        cached_keys: [kv_heads, n, head_dim], rotated keys of a layer that has run; None projects them.
+    Attributes:
+        rows: the sample's live rows.
+        before: [n, hidden_size], the rows one layer earlier; None at boundary 0, or where no stage reads them.
+        scorer: attention of the scoring layer; None where the stage declares none.
+        keys: [kv_heads, n, head_dim], rotated keys of the layer that has just run; None at boundary 0.
+        module_io: the rows of the modules of that layer; None unless they are captured.
+        layout: the sample's layout.
+        vision: the tower's view.
+        question: the user's question; None where nobody gave it.
+        seed: of this sample.
     """
 
-    def __init__(
-        self, adapter: "LlavaAdapter", layer: int, rows: SampleRows, states: Tensor | None, cached_keys: Tensor | None
-    ) -> None:
-        if states is None:
-            raise RuntimeError(f"no layer has run before layer {layer + 1}; boundary 0 has no previous layer")
-        self.adapter = adapter
-        self.layer = layer
-        self.rows = rows
-        self.states = states
-        self.cached_keys = cached_keys
-        self.asked = 0
+    rows: SampleRows
+    before: Tensor | None
+    scorer: LayerAttention | None
+    keys: Tensor | None
+    module_io: Callable[[], ModuleIO] | None
+    layout: Callable[[], VisualLayout]
+    vision: Callable[[], TowerView]
+    question: str | None
+    seed: Callable[[], int]
 
-    def __call__(
-        self, queries: Tensor | None, candidates: Tensor | None, positions: Tensor | None, rope: bool, scope: Scope
+
+@dataclass
+class SampleSignals(Signals):
+    """See `Signals`."""
+
+    sources: Sources
+
+    def attention(
+        self,
+        *,
+        queries: Tensor | None = None,
+        visual_queries: Tensor | None = None,
+        candidates: Tensor | None = None,
+        index: Tensor | None = None,
+        rope: bool = True,
+        scope: Scope = "all",
     ) -> Tensor:
         """See `Signals.attention`."""
-        asking = self.rows.text[-1:] if queries is None else self.rows.text[queries]
-        self.asked += len(asking)
-        query = self._rotated(self.adapter.queries(self.layer, self.states[asking]), self.rows.positions[asking], rope)
-        if candidates is not None and positions is not None:
-            return self._to_candidates(query, candidates, positions, rope, scope)
-        looked_at: Tensor | slice = self.rows.visual if scope == "visual" else slice(None)
-        if rope and self.cached_keys is not None:
-            keys = self.cached_keys[:, looked_at]
-        else:
-            keys = self.adapter.keys(self.layer, self.states[looked_at])
-            keys = self._rotated(keys, self.rows.positions[looked_at], rope)
-        visible = None
-        if queries is not None:
-            visible = torch.arange(len(self.rows), device=query.device)[looked_at] <= asking[:, None]
-        rows = attention_rows(query, keys, visible)
-        return rows if scope == "visual" else rows[..., self.rows.visual]
+        rows, asking = self.sources.rows, None
+        if visual_queries is not None:
+            asking = rows.visual[visual_queries]
+        elif queries is not None:
+            asking = rows.text[queries]
+        if candidates is not None and index is not None:
+            return self._scorer.to_candidates(candidates, index, rope, scope)
+        return self._scorer.to_visual(asking, rope, scope)
 
     def rope_similarity(self, queries: Tensor) -> Tensor:
         """See `Signals.rope_similarity`."""
-        asking = self.rows.positions[self.rows.text[queries]]
-        looked_at = self.rows.positions[self.rows.visual]
-        head_dim = self.adapter.layers[self.layer].self_attn.head_dim
-        ones = torch.ones((1, len(asking) + len(looked_at), head_dim), device=asking.device)
-        rotated = self._rotated(ones, torch.cat([asking, looked_at]), True)[0]
-        return rotated[: len(asking)] @ rotated[len(asking) :].T * head_dim**-0.5
+        return self._scorer.rope_similarity(self.sources.rows.text[queries])
 
-    def _to_candidates(self, query: Tensor, candidates: Tensor, positions: Tensor, rope: bool, scope: Scope) -> Tensor:
-        """Last-token attention to rows that need not be live; with scope `all` beside the live text rows."""
-        states = candidates
-        if scope == "all":
-            states = torch.cat([candidates, self.states[self.rows.text]])
-            positions = torch.cat([positions, self.rows.positions[self.rows.text]])
-        keys = self._rotated(self.adapter.keys(self.layer, states), positions, rope)
-        return attention_rows(query, keys)[..., : len(candidates)]
+    @property
+    def asked(self) -> int:
+        """Rows whose attention was read so far, for the count of what the selection costs."""
+        return 0 if self.sources.scorer is None else self.sources.scorer.asked
 
-    def _rotated(self, states: Tensor, positions: Tensor, rope: bool) -> Tensor:
-        return rotate(states, *self.adapter.rotary(states, positions)) if rope else states
+    @property
+    def _scorer(self) -> LayerAttention:
+        if self.sources.scorer is None:
+            raise RuntimeError(f"the stage at boundary {self.stage.boundary} declares no scoring layer")
+        return self.sources.scorer
 
+    @property
+    def previous_states(self) -> Tensor:
+        """See `Signals.previous_states`."""
+        return self._of_layer_before(self.sources.before)[self.sources.rows.visual]
 
-class TowerSignals:
-    """The vision tower's view of one sample; see `VisionSignals`."""
+    @property
+    def layer_keys(self) -> Tensor:
+        """See `Signals.layer_keys`."""
+        return self._of_layer_before(self.sources.keys)[:, self.sources.rows.visual]
 
-    def __init__(
-        self,
-        adapter: "LlavaAdapter",
-        layer_input: Tensor,
-        features: Tensor,
-        layout: VisualLayout,
-        image_sizes: Tensor | None,
-    ) -> None:
-        self.adapter = adapter
-        self.layer: Any = adapter.feature_layer
-        self.layer_input = layer_input
-        self.features = features
-        self.layout = layout
-        self.image_sizes = image_sizes
+    @property
+    def module_io(self) -> ModuleIO:
+        """See `Signals.module_io`."""
+        if self.sources.module_io is None:
+            raise RuntimeError(f"no modules watched before boundary {self.stage.boundary}: declare the need module_io")
+        return self.sources.module_io()
+
+    def _of_layer_before(self, rows: Tensor | None) -> Tensor:
+        if rows is None:
+            raise RuntimeError("no layer has run before boundary 0")
+        return rows
 
     @cached_property
-    def _normed(self) -> Tensor:
-        normed: Tensor = self.layer.layer_norm1(self.layer_input)
-        return normed
+    def layout(self) -> VisualLayout:
+        """See `Signals.layout`."""
+        return self.sources.layout()
 
     @cached_property
-    def keys(self) -> Tensor:
-        """[T, heads, 1 + P, head_dim]."""
-        attention = self.layer.self_attn
-        keys: Tensor = attention.k_proj(self._normed)
-        return keys.unflatten(-1, (attention.num_heads, attention.head_dim)).transpose(1, 2)
+    def vision(self) -> TowerView:
+        """See `Signals.vision`."""
+        return self.sources.vision()
+
+    @property
+    def question_text(self) -> str:
+        """See `Signals.question_text`."""
+        if self.sources.question is None:
+            raise ValueError("question_text: nobody gave the questions; set `session.questions` before the prefill")
+        return self.sources.question
 
     @cached_property
-    def cls_attention(self) -> Tensor:
-        """[T, heads, P]; only the CLS row is computed, whatever the attention kernel."""
-        attention = self.layer.self_attn
-        query = attention.q_proj(self._normed[:, :1]).unflatten(-1, (attention.num_heads, attention.head_dim))
-        rows = [attention_rows(q.transpose(0, 1), k)[:, 0, 1:] for q, k in zip(query, self.keys, strict=True)]
-        return torch.stack(rows)
-
-    def project(self, features: Tensor) -> Tensor:
-        """[n, D] -> [n, hidden_size]."""
-        return self.adapter.project(features)
-
-    def pack(self, tiles: Tensor) -> list[Tensor]:
-        """[T, g * g, hidden_size] -> rows per image."""
-        images = tiles.split(list(self.layout.tiles_per_image))
-        sizes = [None] * len(images) if self.image_sizes is None else self.image_sizes.tolist()
-        return [
-            self.adapter.pack(image, tiling, size)
-            for image, tiling, size in zip(images, self.layout.tilings, sizes, strict=True)
-        ]
-
-
-class TowerCapture:
-    """Keeps what the vision tower showed in the pass that fed the current prefill."""
-
-    def __init__(self, adapter: "LlavaAdapter") -> None:
-        self.adapter = adapter
-        self.image_inputs: Mapping[str, Any] = {}
-        self._seen: tuple[Tensor, Tensor] | None = None
-        self._layouts: list[VisualLayout] | None = None
-
-    def install(self, resize: Callable[[Tensor], Tensor] | None = None) -> list[Any]:
-        """Watches the encoder layer that feeds the projector; returns the hooks' handles.
-
-        Args:
-            resize: changes the encoder's input. What comes out of a smaller input is stretched to the usual grid, so
-                that the model finds as many features as placeholders; `signals` show it as it was.
-        """
-
-        def watch(module: Any, args: tuple[Any, ...], output: Any) -> None:
-            self._seen = args[0], output[0] if isinstance(output, tuple) else output
-
-        def shrink(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
-            pixels = kwargs.pop("pixel_values", None)
-            pixels, rest = (args[0], args[1:]) if pixels is None else (pixels, args)
-            resized = resize(pixels) if resize else pixels
-            if resized.shape != pixels.shape:
-                kwargs["interpolate_pos_encoding"] = True
-            return (resized, *rest), kwargs
-
-        def stretch(module: Any, args: Any, output: Any) -> Any:
-            side = self.adapter.patches_per_side
-            if output.hidden_states is not None:
-                output.hidden_states = tuple(
-                    states if states is None else _stretched(states, side) for states in output.hidden_states
-                )
-            return output
-
-        handles = [self.adapter.feature_layer.register_forward_hook(watch)]
-        if resize is not None:
-            tower = self.adapter.vision_tower
-            handles.append(tower.register_forward_pre_hook(shrink, with_kwargs=True))
-            handles.append(tower.register_forward_hook(stretch))
-        return handles
-
-    def forget(self) -> None:
-        """Drops the captured tensors."""
-        self._seen, self._layouts, self.image_inputs = None, None, {}
-
-    def layout(self, counts: Sequence[int], number: int) -> VisualLayout:
-        """The layout of one sample of a batch with those visual token counts."""
-        if self._layouts is None:
-            self._layouts = self.adapter.layouts(self.image_inputs, counts)
-        return self._layouts[number]
-
-    def signals(self, counts: Sequence[int], number: int) -> TowerSignals:
-        """The tower's view of one sample."""
-        if self._seen is None:
-            raise RuntimeError("the vision tower has not run inside this prune() block")
-        tiles = [self.layout(counts, sample).num_tiles for sample in range(len(counts))]
-        copies = sum(tiles) // len(self._seen[0])  # beams repeat every sample after the tower has run
-        start = sum(tiles[: number - number % copies : copies])
-        part = slice(start, start + tiles[number])
-        images = [len(self.layout(counts, sample).tilings) for sample in range(len(counts))]
-        first = sum(images[: number - number % copies : copies])
-        sizes = self.image_inputs.get("image_sizes")
-        own = None if sizes is None else torch.as_tensor(sizes)[first : first + images[number]]
-        return TowerSignals(self.adapter, self._seen[0][part], self._seen[1][part], self.layout(counts, number), own)
-
-
-def _stretched(states: Tensor, side: int) -> Tensor:
-    """[T, 1 + g * g, D] -> [T, 1 + side * side, D], every patch taken from the nearest one."""
-    grid = math.isqrt(states.shape[1] - 1)
-    if grid == side:
-        return states
-    nearest = torch.arange(side) * grid // side
-    index = (nearest[:, None] * grid + nearest).flatten() + 1
-    return states[:, torch.cat([torch.zeros(1, dtype=torch.int64), index]).to(states.device)]
+    def generator(self) -> torch.Generator:
+        """See `Signals.generator`."""
+        return torch.Generator().manual_seed(self.sources.seed())

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from swiftvlm_eval.pruning.method import Plan
+from swiftvlm_eval.pruning.schedule import Plan
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from swiftvlm_eval.pruning.method import VisualLayout
+from swiftvlm_eval.models.layout import VisualLayout
 
 
 def uniform_grid(layout: VisualLayout, stride: int, at_most: int) -> Tensor:

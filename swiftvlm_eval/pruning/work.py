@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
 from swiftvlm_eval.pruning.merging import recycled_counts
-from swiftvlm_eval.pruning.method import Scope, Stage
+from swiftvlm_eval.pruning.schedule import Stage
+from swiftvlm_eval.pruning.words import Scope
 
 
 @dataclass(frozen=True)

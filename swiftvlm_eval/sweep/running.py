@@ -137,8 +137,8 @@ class Sweep:
         """Refuses, before any work, a budget or layers that the model's depth and number of visual tokens forbid."""
         adapter = self.checkpoint.adapter
         method = make_method(configuration.method, configuration.options)
-        layers = adapter.pruning_layers(method.name)
-        method.plan(adapter.patches_per_side**2, adapter.shape.num_layers, configuration.budget, layers)
+        layers = adapter.recommended_layers.get(method.name)
+        method.plan(adapter.tower.patches_per_side**2, adapter.decoder.shape.num_layers, configuration.budget, layers)
 
     def _identity(self, configuration: Configuration) -> str:
         """Names a configuration's files: everything that makes its answers what they are."""
@@ -148,7 +148,7 @@ class Sweep:
             "model": checkpoint.name,
             "revision": checkpoint.revision,
             "dtype": str(checkpoint.model.dtype),
-            "attention": checkpoint.adapter.attention_implementation,
+            "attention": checkpoint.adapter.decoder.attention_implementation,
             "image_mode": checkpoint.image_mode,
             "batch_size": self.batch_size,
             "tasks": self.documents.names,

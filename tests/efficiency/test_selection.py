@@ -66,7 +66,7 @@ def counted(model: Any, inputs: Any, name: str, options: dict[str, Any]) -> tupl
     with prune(model, method, budget=1 / 3) as session, torch.no_grad():
         with FlopCounterMode(display=False) as counter:
             model(**inputs, use_cache=True, logits_to_keep=1)
-        shape, tower = session.adapter.shape, session.adapter.tower_shape
+        shape, tower = session.adapter.decoder.shape, session.adapter.tower.shape
         trace = session.traces[0]
         items = selection_flops(method, executed_work(trace, tower), shape, tower)
     return beside_the_layers(counter), items, trace

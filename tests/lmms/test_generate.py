@@ -192,7 +192,7 @@ def test_a_failing_document_is_named() -> None:
     with pytest.raises(RuntimeError, match=f"{TASK} doc_id 1: image is gone"):
         model.generate_until(requests)
     # the stock forward is back in its place, and the model works on
-    assert "forward" not in model.checkpoint.adapter.decoder.__dict__
+    assert "forward" not in model.checkpoint.adapter.decoder.module.__dict__
     assert model.generate_until(requests[:1])[0].text
 
 

@@ -25,7 +25,7 @@ def test_a_loaded_checkpoint_is_the_saved_one(folder: Path) -> None:
     assert loaded and all(torch.equal(loaded[name], value) for name, value in saved.state_dict().items())
     assert (checkpoint.name, checkpoint.family, checkpoint.image_mode) == (str(folder), "llava15", "pad")
     assert checkpoint.model.dtype == torch.float32 and not checkpoint.model.training
-    assert checkpoint.adapter.attention_implementation == "eager"
+    assert checkpoint.adapter.decoder.attention_implementation == "eager"
     assert checkpoint.tokenizer.padding_side == "left"
     assert type(checkpoint.processor.image_processor).__name__ == "CLIPImageProcessorPil"
 

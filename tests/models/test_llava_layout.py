@@ -138,11 +138,11 @@ def test_the_layer_whose_output_is_used(index: int) -> None:
     model.config.vision_feature_layer = index
     adapter = adapter_for(model)
     seen: list[torch.Tensor] = []
-    adapter.feature_layer.register_forward_hook(
+    adapter.tower.feature_layer.register_forward_hook(
         lambda module, args, output: seen.append(output[0] if isinstance(output, tuple) else output)
     )
     with torch.no_grad():
-        states = adapter.vision_tower(torch.randn(1, 3, 56, 56), output_hidden_states=True).hidden_states
+        states = adapter.tower.module(torch.randn(1, 3, 56, 56), output_hidden_states=True).hidden_states
     assert torch.equal(seen[0], states[index])
 
 
@@ -150,21 +150,21 @@ def test_several_feature_layers_are_refused() -> None:
     model, _ = tiny_llava(grid=4, layers=1, fresh=True)
     model.config.vision_feature_layer = [-2, -1]
     with pytest.raises(UnsupportedModelError, match=r"vision_feature_layer=\[-2, -1\]"):
-        _ = adapter_for(model).feature_layer
+        _ = adapter_for(model).tower.feature_layer
 
 
 def test_the_decoder_is_described_as_configured() -> None:
-    shape = adapter_for(tiny_llava(grid=4, layers=2, kv_heads=2)[0]).shape
+    shape = adapter_for(tiny_llava(grid=4, layers=2, kv_heads=2)[0]).decoder.shape
     assert (shape.hidden_size, shape.intermediate_size, shape.num_layers, shape.num_heads) == (64, 128, 2, 4)
     assert shape.num_kv_heads == 2
 
 
 def test_recommended_layers_come_from_the_configuration() -> None:
     model, _ = tiny_llava(grid=4, layers=4, fresh=True)
-    assert adapter_for(model).pruning_layers("swiftvlm") is None
+    assert adapter_for(model).recommended_layers == {}
     model.config.pruning_layers = {"swiftvlm": [1, 2, 3]}
-    assert adapter_for(model).pruning_layers("swiftvlm") == (1, 2, 3)
-    assert adapter_for(model).pruning_layers("fastv") is None
+    assert tuple(adapter_for(model).recommended_layers["swiftvlm"]) == (1, 2, 3)
+    assert "fastv" not in adapter_for(model).recommended_layers
 
 
 def test_other_models_are_refused() -> None:

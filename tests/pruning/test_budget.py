@@ -226,7 +226,7 @@ def test_the_feasible_range_counts_recycled_rows() -> None:
 
 
 def test_a_grid_with_more_views_than_rows_ends() -> None:
-    from swiftvlm_eval.models.adapter import single_grid_layout
+    from swiftvlm_eval.models.layout import single_grid_layout
     from swiftvlm_eval.pruning.methods.feather import uniform_grid
 
     assert uniform_grid(single_grid_layout(4, 6), 3, 3).tolist() == [0, 36, 72]

@@ -4,13 +4,15 @@ from typing import Any
 
 import pytest
 import torch
+from probe_methods import HandSignals
 from test_against_reference import generate
 from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 from transformers import StaticCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from swiftvlm_eval import make_method, method_names, prune
-from swiftvlm_eval.pruning.method import Plan, PruningMethod
+from swiftvlm_eval.pruning.contract import PruningMethod, Signals
+from swiftvlm_eval.pruning.schedule import Plan, Stage
 
 # boundary -> 0-based layer whose projections score it, from the papers' descriptions
 SCORE_LAYERS = {
@@ -40,13 +42,13 @@ def test_scores_come_from_the_declared_layer(name: str) -> None:
     options = {**OPTIONS.get(name, {}), **({"layers": tuple(expected)} if expected else {})}
     with prune(model, make_method(name, options), budget=0.4) as session:
         asked: list[int] = []
-        stock = session.adapter.queries
+        stock = session.adapter.decoder.queries
 
         def queries(layer: int, states: torch.Tensor) -> torch.Tensor:
             asked.append(layer)
             return stock(layer, states)
 
-        session.adapter.queries = queries  # type: ignore[method-assign]
+        session.adapter.decoder.queries = queries  # type: ignore[method-assign]
         generate(model, inputs_for(processor))
     assert asked == list(expected.values())
 
@@ -108,7 +110,7 @@ def test_flash_attention_contract(name: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "flash_attention_2", fake_flash)
     model.model.language_model.config._attn_implementation_internal = "flash_attention_2"
     with prune(model, method, budget=0.4) as session:
-        assert session.adapter.attention_implementation == "flash_attention_2"
+        assert session.adapter.decoder.attention_implementation == "flash_attention_2"
         answer = generate(model, inputs)
     assert torch.equal(answer.sequences, expected.sequences)
     torch.testing.assert_close(answer.logits[-1], expected.logits[-1], atol=2e-4, rtol=2e-4)
@@ -216,23 +218,19 @@ def test_a_bypassed_token_of_swiftvlm_returns() -> None:
 
 
 def test_alignment_keeps_the_mean_and_identity_layers_move_nothing() -> None:
-    from swiftvlm_eval.pruning.method import Signals, Stage
-
     method: Any = make_method("swiftvlm")
     generator = torch.Generator().manual_seed(1)
     states = torch.randn(20, 8, generator=generator)
 
     def signals(stage: Stage, rows: Any, carry: Any, scores: torch.Tensor) -> Signals:
-        attention: Any = lambda *_: scores[None, None]  # noqa: E731
-        unused: Any = lambda: None  # noqa: E731
-        return Signals(stage, 20, *rows, states[:1], 1, carry, None, attention, unused, unused, lambda: 0)
+        return HandSignals(stage, 20, *rows, states[:1], 1, carry, scores)
 
     everything = (states, torch.arange(20), torch.arange(20.0))
     scores = torch.rand(20, generator=generator)
     edit = method.select(signals(Stage(3, 8, 4, "previous"), everything, None, scores))
     waiting = edit.carry
-    order = edit.positions.argsort(stable=True)
-    rows = (edit.states[order], edit.index[order], edit.positions[order])
+    order = edit.places.argsort(stable=True)
+    rows = (edit.states[order], edit.index[order], edit.places[order])
     still, index, _ = method._candidates(signals(Stage(10, 8, 4, "next"), rows, waiting, scores))
     torch.testing.assert_close(still, states)
     assert index.tolist() == list(range(20))

@@ -88,7 +88,7 @@ def test_identical_rows_leave_no_group_empty(dtype: torch.dtype) -> None:
     anchors = torch.tensor([1, 3, 6])
     assert assign_to_anchors(states, anchors).tolist() == [0, 0, 0, 1, 0, 0, 2]
     groups = merge_by_anchors(states, torch.arange(7.0), anchors)
-    assert torch.equal(groups.merged, states[:3]) and groups.positions.tolist() == [1.0, 3.0, 6.0]
+    assert torch.equal(groups.merged, states[:3]) and groups.places.tolist() == [1.0, 3.0, 6.0]
 
 
 @HALF

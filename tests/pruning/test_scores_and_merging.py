@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
+from swiftvlm_eval.models.attention import attention_rows, rotate
 from swiftvlm_eval.pruning.merging import (
     assign_to_anchors,
     choose_anchors,
@@ -14,7 +15,7 @@ from swiftvlm_eval.pruning.merging import (
     recycled_counts,
     recycled_rows,
 )
-from swiftvlm_eval.pruning.scores import attention_rows, ranking, rater_weights, rotate, top_k
+from swiftvlm_eval.pruning.scores import ranking, rater_weights, top_k
 
 
 @given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, float("nan")]), min_size=1, max_size=40), st.integers(0, 45))
@@ -90,7 +91,7 @@ def test_groups_are_numbered_by_the_place_of_their_merged_row() -> None:
     positions = torch.tensor([0.0, 1.0, 2.0, 30.0])
     groups = merge_by_anchors(states, positions, torch.tensor([0, 1]), "mean")
     # anchor 0 stands for tokens 0 and 3 (mean position 15), anchor 1 for tokens 1 and 2 (1.5)
-    assert groups.positions.tolist() == [1.5, 15.0]
+    assert groups.places.tolist() == [1.5, 15.0]
     assert groups.members.tolist() == [1, 0, 0, 1]
     torch.testing.assert_close(groups.merged, torch.tensor([[0.0, 1.0], [1.0, 0.05]]))
 

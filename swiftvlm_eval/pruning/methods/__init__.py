@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from swiftvlm_eval.pruning.method import PruningMethod
+    from swiftvlm_eval.pruning.contract import PruningMethod
 
 
 def method_names() -> list[str]:
@@ -29,7 +29,7 @@ def method_class(name: str) -> "type[PruningMethod]":
         near = difflib.get_close_matches(name, method_names(), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"method={name!r}: unknown; allowed are {', '.join(method_names())}.{hint}")
-    from swiftvlm_eval.pruning.method import PruningMethod
+    from swiftvlm_eval.pruning.contract import PruningMethod
 
     module = import_module(f"{__name__}.{name}")
     found = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, PruningMethod)]

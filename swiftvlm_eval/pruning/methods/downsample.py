@@ -19,7 +19,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from swiftvlm_eval.pruning.method import Plan, PositionRule, PruningMethod, RowEdit, Signals, Stage
+from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
+from swiftvlm_eval.pruning.schedule import Plan, Stage
+from swiftvlm_eval.pruning.words import PositionRule
 from swiftvlm_eval.pruning.work import PromptWork, StageWork, Work
 
 
@@ -37,8 +39,7 @@ class Downsample(PruningMethod):
     source: ClassVar[str] = "baseline"
     summary: ClassVar[str] = "a smaller image, or pooled features; no selection"
     position_rule: ClassVar[PositionRule] = "compact"
-    reads_vision: ClassVar[bool] = True
-    resizes_images: ClassVar[bool] = True
+    needs: ClassVar = frozenset({"patch_features", "image_resizing"})
     default_layers: ClassVar[tuple[int, ...]] = (0,)
 
     form: Literal["low_res", "pool", "blur"] = "low_res"
@@ -92,9 +93,9 @@ class Downsample(PruningMethod):
             features = adaptive_avg_pool2d(square, grid).flatten(2).transpose(1, 2).to(features.dtype)
         images = signals.vision.pack(signals.vision.project(features))
         starts = [int((signals.layout.image == number).nonzero()[0, 0]) for number in range(len(images))]
-        positions = [signals.positions[start].expand(len(rows)) for start, rows in zip(starts, images, strict=True)]
+        places = [signals.places[start].expand(len(rows)) for start, rows in zip(starts, images, strict=True)]
         rows = torch.cat(images)
-        return RowEdit(rows, torch.full((len(rows),), -1, device=rows.device), torch.cat(positions))
+        return RowEdit(rows, torch.full((len(rows),), -1, device=rows.device), torch.cat(places))
 
     def work(self, prompt: PromptWork) -> Work:
         """The projector on the smaller grids; what a smaller image saves in the tower is not counted."""

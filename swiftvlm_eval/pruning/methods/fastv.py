@@ -12,8 +12,9 @@ fitted to the FLOPs that arXiv 2602.03134 reports (1.71 and 1.29 T): 166 and 97 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from swiftvlm_eval.pruning.method import PruningMethod, RowEdit, Scope, ScoreLayer, Signals
+from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.scores import top_k
+from swiftvlm_eval.pruning.words import Scope, ScoreLayer
 from swiftvlm_eval.pruning.work import PromptWork, Work
 
 

@@ -20,9 +20,11 @@ import torch
 from pydantic import Field
 
 from swiftvlm_eval.pruning.budget import BudgetError, Family
-from swiftvlm_eval.pruning.method import Plan, PruningMethod, RowEdit, ScoreLayer, Signals
+from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
+from swiftvlm_eval.pruning.schedule import Plan
 from swiftvlm_eval.pruning.scores import top_k
 from swiftvlm_eval.pruning.uniform import expected_union, uniform_grid
+from swiftvlm_eval.pruning.words import ScoreLayer
 from swiftvlm_eval.pruning.work import PromptWork, Work
 
 FITTED_FIRST_STAGE = 212 / 576

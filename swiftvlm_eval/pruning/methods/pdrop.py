@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from swiftvlm_eval.pruning.budget import Family
-from swiftvlm_eval.pruning.method import PositionRule, PruningMethod, RowEdit, ScoreLayer, Signals
+from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.scores import top_k
+from swiftvlm_eval.pruning.words import PositionRule, ScoreLayer
 from swiftvlm_eval.pruning.work import PromptWork, Work
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from swiftvlm_eval.pruning.method import PruningMethod, RowEdit, Signals
+from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.work import PromptWork, Work
 
 

@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from swiftvlm_eval.pruning.budget import MergedRule, kept_shares
+from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.merging import recycle, recycled_rows
-from swiftvlm_eval.pruning.method import Plan, PositionRule, PruningMethod, RowEdit, ScoreLayer, Signals
+from swiftvlm_eval.pruning.schedule import Plan
 from swiftvlm_eval.pruning.scores import ranking, rater_weights
+from swiftvlm_eval.pruning.words import PositionRule, ScoreLayer
 from swiftvlm_eval.pruning.work import PromptWork, StageWork, Work, recycling
 
 
@@ -31,7 +33,7 @@ class SparseVLM(PruningMethod):
     summary: ClassVar[str] = "three stages by the attention of relevant text rows, with recycling"
     position_rule: ClassVar[PositionRule] = "compact"
     scored_by: ClassVar[ScoreLayer] = "previous"
-    prepares: ClassVar[bool] = True
+    needs: ClassVar = frozenset({"decoder_input"})
     default_layers: ClassVar[tuple[int, ...]] = (3, 7, 16)
     presets: ClassVar = {
         64 / 576: kept_shares(66, 30, 17),

@@ -12,8 +12,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from swiftvlm_eval.pruning.budget import kept_shares
-from swiftvlm_eval.pruning.method import PruningMethod, RowEdit, ScoreLayer, Signals
+from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.scores import ranking, rater_weights, top_k
+from swiftvlm_eval.pruning.words import ScoreLayer
 from swiftvlm_eval.pruning.work import PromptWork, StageWork, Work
 
 
@@ -30,7 +31,7 @@ class SparseVLMPlus(PruningMethod):
     source: ClassVar[str] = "arXiv 2410.04417"
     summary: ClassVar[str] = "SparseVLM with position-free scores, no recycling, positions kept"
     scored_by: ClassVar[ScoreLayer] = "previous"
-    prepares: ClassVar[bool] = True
+    needs: ClassVar = frozenset({"decoder_input"})
     default_layers: ClassVar[tuple[int, ...]] = (3, 7, 16)
     presets: ClassVar = {
         64 / 576: kept_shares(66, 34, 20),

@@ -13,10 +13,11 @@ from typing import Annotated, Any, ClassVar
 import torch
 from pydantic import Field
 
-from swiftvlm_eval.pruning.budget import MergedRule
+from swiftvlm_eval.pruning.budget import BudgetError, MergedRule
+from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.merging import recycle, recycled_rows
-from swiftvlm_eval.pruning.method import BudgetError, PositionRule, PruningMethod, RowEdit, ScoreLayer, Signals
 from swiftvlm_eval.pruning.scores import ranking, rater_weights
+from swiftvlm_eval.pruning.words import PositionRule, ScoreLayer
 from swiftvlm_eval.pruning.work import PromptWork, StageWork, Work, recycling
 
 AUTHORS = {192 / 576: (13.5, 0.0), 128 / 576: (9.0, 6.0), 64 / 576: (0.8, 0.0)}
@@ -38,7 +39,7 @@ class SparseVLMv1(PruningMethod):
     summary: ClassVar[str] = "SparseVLM with rank-adaptive counts"
     position_rule: ClassVar[PositionRule] = "compact"
     scored_by: ClassVar[ScoreLayer] = "previous"
-    prepares: ClassVar[bool] = True
+    needs: ClassVar = frozenset({"decoder_input"})
     default_layers: ClassVar[tuple[int, ...]] = (3, 7, 16, 20)
 
     scale: Annotated[float, Field(ge=0)] | None = None

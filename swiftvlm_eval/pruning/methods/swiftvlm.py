@@ -16,9 +16,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.merging import AnchorRule, Bypass, Groups, MergedPosition, choose_anchors, merge_by_anchors
-from swiftvlm_eval.pruning.method import Plan, PruningMethod, RowEdit, Scope, ScoreLayer, Signals
+from swiftvlm_eval.pruning.schedule import Plan
 from swiftvlm_eval.pruning.scores import top_k
+from swiftvlm_eval.pruning.words import Scope, ScoreLayer
 from swiftvlm_eval.pruning.work import PromptWork, Work, grouping
 
 
@@ -57,8 +59,8 @@ class SwiftVLM(PruningMethod):
     def select(self, signals: Signals) -> RowEdit:
         """Aligns what waits, scores, keeps the best, and sends the rest on the bypass."""
         states, index, places = self._candidates(signals)
-        absent = (None, None) if signals.carry is None else (states, places)
-        scores = signals.attention(candidates=absent[0], positions=absent[1], scope=self.scope).mean(dim=0)[0]
+        absent = (None, None) if signals.carry is None else (states, index)
+        scores = signals.attention(candidates=absent[0], index=absent[1], scope=self.scope).mean(dim=0)[0]
         kept = top_k(scores, signals.stage.kept)
         edit = RowEdit(states[kept], index[kept], places[kept])
         if signals.stage.last or not self.merge or len(index) == len(kept):
@@ -70,7 +72,7 @@ class SwiftVLM(PruningMethod):
         """All N tokens in original order, waiting ones aligned; the live rows where nothing waits."""
         waiting: Bypass | None = signals.carry
         if waiting is None:
-            return signals.states, signals.index, signals.positions
+            return signals.states, signals.index, signals.places
         live = (signals.index < 0).int().argsort(dim=0, stable=True)
         sent = waiting.groups.merged
         active, merged = live[: len(live) - len(sent)], live[len(live) - len(sent) :]
@@ -78,17 +80,17 @@ class SwiftVLM(PruningMethod):
         states[signals.index[active]] = signals.states[active]
         moved = signals.states[merged] - sent
         states[waiting.index] = waiting.states + (moved[waiting.groups.members] if len(sent) else 0)
-        return states, torch.arange(signals.num_visual, device=states.device), waiting.positions
+        return states, torch.arange(signals.num_visual, device=states.device), waiting.places
 
-    def _bypass(self, signals: Signals, edit: RowEdit, rest: RowEdit, scores: Tensor, positions: Tensor) -> RowEdit:
+    def _bypass(self, signals: Signals, edit: RowEdit, rest: RowEdit, scores: Tensor, places: Tensor) -> RowEdit:
         """Adds one merged row per group of the rest to the edit and lets the rest wait."""
         count = min(signals.stage.merged, len(rest.index))
-        groups = Groups(rest.states[:0], rest.positions[:0], rest.index)
+        groups = Groups(rest.states[:0], rest.places[:0], rest.index)
         if count:
             anchors = choose_anchors(len(rest.index), count, self.anchors, scores).to(rest.index.device)
-            groups = merge_by_anchors(rest.states, rest.positions, anchors, self.merged_position)
-        carry = Bypass(rest.states, rest.index, groups, positions) if self.bypass else None
-        return edit.with_merged_rows(groups.merged, groups.positions, carry)
+            groups = merge_by_anchors(rest.states, rest.places, anchors, self.merged_position)
+        carry = Bypass(rest.states, rest.index, groups, places) if self.bypass else None
+        return edit.with_merged_rows(groups.merged, groups.places, carry)
 
     @property
     def merges_rows(self) -> bool:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from swiftvlm_eval.pruning.method import Plan, PruningMethod, RowEdit, Signals
+from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
+from swiftvlm_eval.pruning.schedule import Plan
 from swiftvlm_eval.pruning.work import PromptWork, Work
 
 

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from swiftvlm_eval.pruning.budget import BudgetError, Family
+from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.merging import merge_into_targets
-from swiftvlm_eval.pruning.method import PositionRule, PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.scores import top_k
+from swiftvlm_eval.pruning.words import PositionRule
 from swiftvlm_eval.pruning.work import PromptWork, Work
 
 
@@ -43,7 +44,7 @@ class VisionZip(PruningMethod):
     source: ClassVar[str] = "arXiv 2412.04467"
     summary: ClassVar[str] = "before the decoder: CLS attention, and key-similarity merging of the rest"
     position_rule: ClassVar[PositionRule] = "compact"
-    reads_vision: ClassVar[bool] = True
+    needs: ClassVar = frozenset({"cls_attention", "patch_features", "patch_keys"})
     default_layers: ClassVar[tuple[int, ...]] = (0,)
     counts_merged: ClassVar[tuple[bool, ...]] = (True,)
     presets: ClassVar = {
@@ -71,7 +72,7 @@ class VisionZip(PruningMethod):
         place = torch.full((layout.num_tiles, layout.side**2), -1)
         shown = ~layout.newline
         place[layout.tile[shown], layout.patch[shown]] = shown.nonzero()[:, 0]
-        rows, index, positions, first = [], [], [], 0
+        rows, index, places, first = [], [], [], 0
         for number, tiles in enumerate(layout.tiles_per_image):
             own = self._assemble(zipped[first : first + tiles], layout.tilings[number], layout.side)
             start = int((layout.image == number).nonzero()[0, 0])
@@ -79,9 +80,9 @@ class VisionZip(PruningMethod):
                 rows.append(features)
                 known = place.to(patch.device)[first + tile, patch] if len(patch) else patch
                 index.append(known if len(patch) else patch.new_full((len(features),), -1))
-                positions.append(signals.positions[start].expand(len(features)))
+                places.append(signals.places[start].expand(len(features)))
             first += tiles
-        return RowEdit(signals.vision.project(torch.cat(rows)), torch.cat(index), torch.cat(positions))
+        return RowEdit(signals.vision.project(torch.cat(rows)), torch.cat(index), torch.cat(places))
 
     def work(self, prompt: PromptWork) -> Work:
         """CLS attention with keys projected anew, the merging, and the projector on what is left."""

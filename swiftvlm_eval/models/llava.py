@@ -5,11 +5,11 @@ from typing import Any
 
 from torch import Tensor
 
-from swiftvlm_eval.models.adapter import LlavaAdapter, single_grid_layout
-from swiftvlm_eval.pruning.method import VisualLayout
+from swiftvlm_eval.models.adapter import FamilyAdapter
+from swiftvlm_eval.models.layout import VisualLayout, single_grid_layout
 
 
-class Llava15Adapter(LlavaAdapter):
+class LlavaAdapter(FamilyAdapter):
     """Adapter of `LlavaForConditionalGeneration`."""
 
     def pack(self, tiles: Tensor, tiling: tuple[int, int] | None, image_size: Sequence[int] | None) -> Tensor:
@@ -18,7 +18,7 @@ class Llava15Adapter(LlavaAdapter):
 
     def layouts(self, image_inputs: Mapping[str, Any], visual_counts: Sequence[int]) -> list[VisualLayout]:
         """One square grid per image; see the base class."""
-        side = self.patches_per_side
+        side = self.tower.patches_per_side
         found = []
         for count in visual_counts:
             images, rest = divmod(count, side * side)

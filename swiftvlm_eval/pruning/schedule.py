@@ -1,20 +1,8 @@
-"""The contract between a pruning method and the engine.
+"""Where a method acts and how many visual rows stay: declared as data, turned into counts by a budget."""
 
-A method is a frozen dataclass of its paper's hyper-parameters. It plans (`plan`: where it acts and how many visual
-rows stay) and it selects (`select`: from what one sample shows at one boundary to the new visual rows). It never sees
-the model, a cache, a mask or another sample. What must survive between two stages travels in `RowEdit.carry`.
-
-Boundary b means: b decoder layers have run in full. Boundary 0 is the decoder's input.
-"""
-
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
-
-import torch
-from torch import Tensor
+from typing import ClassVar, Literal, Self
 
 from swiftvlm_eval.pruning.budget import (
     BudgetError,
@@ -28,16 +16,7 @@ from swiftvlm_eval.pruning.budget import (
     solve_counts,
     through_presets,
 )
-
-if TYPE_CHECKING:
-    from swiftvlm_eval.pruning.work import PromptWork, Work
-
-ScoreLayer = Literal["previous", "next"]
-"""Whose projections score a stage: the layer that has just run, or the one about to run."""
-PositionRule = Literal["keep", "compact"]
-"""Rows keep their position ids, or the sequence is renumbered 0..n-1 after every edit."""
-Scope = Literal["all", "visual"]
-"""Keys under the softmax: every visible row, or the visual candidates only."""
+from swiftvlm_eval.pruning.words import ScoreLayer
 
 
 @dataclass(frozen=True)
@@ -81,242 +60,17 @@ class Plan:
         return sum(self.rows_per_layer) / self.num_layers
 
 
-@dataclass(frozen=True)
-class VisualLayout:
-    """Where each visual token comes from. All tensors are int64, [N].
-
-    Attributes:
-        view: which grid the token lies on; one number per grid of the sample, ascending.
-        row: row on that grid.
-        column: column on that grid; for a newline token the grid's width.
-        tile: index among the sample's encoder inputs; -1 for a newline token.
-        patch: patch index inside that tile, raster order; -1 for a newline token.
-        grids: (height, width) of every view.
-        image: which image of the sample.
-        tilings: (rows, columns) of tiles of each image's high-resolution view; None where there is none.
-        side: patches along one side of an encoder input.
-    """
-
-    view: Tensor
-    row: Tensor
-    column: Tensor
-    tile: Tensor
-    patch: Tensor
-    grids: tuple[tuple[int, int], ...]
-    image: Tensor
-    tilings: tuple[tuple[int, int] | None, ...]
-    side: int
-
-    @property
-    def tiles_per_image(self) -> tuple[int, ...]:
-        """Encoder inputs of each image: the base view and, if there is one, the tiles of the high-resolution view."""
-        return tuple(1 if tiling is None else 1 + tiling[0] * tiling[1] for tiling in self.tilings)
-
-    @property
-    def num_tiles(self) -> int:
-        """Encoder inputs of the sample."""
-        return sum(self.tiles_per_image)
-
-    @property
-    def newline(self) -> Tensor:
-        """bool, [N]: tokens that mark the end of a grid row and show no patch."""
-        return self.patch < 0
-
-
-class VisionSignals(Protocol):
-    """What the vision tower shows of one sample; T tiles, P patches a tile (CLS excluded), feature width D."""
-
-    @property
-    def features(self) -> Tensor:
-        """[T, 1 + P, D]: the hidden states that feed the projector, CLS first."""
-
-    @property
-    def cls_attention(self) -> Tensor:
-        """float32, [T, heads, P]: attention of CLS to the patches in that layer, softmax over all 1 + P keys."""
-
-    @property
-    def keys(self) -> Tensor:
-        """[T, heads, 1 + P, head_dim]: key projections of that layer, with bias, unscaled."""
-
-    def project(self, features: Tensor) -> Tensor:
-        """[n, D] vision features -> [n, hidden_size] decoder rows."""
-
-    def pack(self, tiles: Tensor) -> list[Tensor]:
-        """[T, g * g, hidden_size] rows of square grids -> per image the rows as the decoder expects them, [n, ...].
-
-        For LLaVA-NeXT: the base view, then the stitched and unpadded fine view with a newline row after each line.
-        """
-
-
-class LayerAttention(Protocol):
-    """Attention of the scoring layer, bound by the engine to one sample at one boundary."""
-
-    asked: int
-    """Text rows whose attention was read so far."""
-
-    def rope_similarity(self, queries: Tensor) -> Tensor:
-        """See `Signals.rope_similarity`."""
-
-    def __call__(
-        self, queries: Tensor | None, candidates: Tensor | None, positions: Tensor | None, rope: bool, scope: Scope
-    ) -> Tensor:
-        """See `Signals.attention`."""
-
-
-@dataclass
-class Signals:
-    """What one sample shows at one boundary. V visual rows are live, in sequence order; n_t text rows.
-
-    Attributes:
-        stage: the stage that is due.
-        num_visual: N, visual tokens that entered the decoder.
-        states: [V, hidden_size], visual rows.
-        index: int64, [V], original visual index of each row; -1 for a merged row.
-        positions: float32, [V], current position ids.
-        text_states: [n_t, hidden_size], text rows in sequence order; the last one ends the prompt.
-        question: number of text rows after the last visual token.
-        carry: what the method's previous stage left in its RowEdit.
-        read_previous: bound by the engine; read `previous_states`.
-        layer_attention: bound by the engine; call `attention`.
-        read_layout: bound by the engine; read `layout`.
-        read_vision: bound by the engine; read `vision`.
-        read_seed: bound by the engine; use `generator`.
-    """
-
-    stage: Stage
-    num_visual: int
-    states: Tensor
-    index: Tensor
-    positions: Tensor
-    text_states: Tensor
-    question: int
-    carry: Any
-    read_previous: Callable[[], Tensor]
-    layer_attention: LayerAttention | None
-    read_layout: Callable[[], VisualLayout]
-    read_vision: Callable[[], VisionSignals]
-    read_seed: Callable[[], int]
-
-    @cached_property
-    def layout(self) -> VisualLayout:
-        """Where each of the N tokens comes from."""
-        return self.read_layout()
-
-    @cached_property
-    def previous_states(self) -> Tensor:
-        """[V, hidden_size], the live visual rows one layer earlier; not at boundary 0."""
-        return self.read_previous()
-
-    @cached_property
-    def vision(self) -> VisionSignals:
-        """Signals of the vision tower; the method declares `reads_vision`."""
-        return self.read_vision()
-
-    @cached_property
-    def generator(self) -> torch.Generator:
-        """A CPU generator, seeded by the run's seed and the sample: the same draw on every device, rank and batch."""
-        return torch.Generator().manual_seed(self.read_seed())
-
-    def attention(
-        self,
-        *,
-        queries: Tensor | None = None,
-        candidates: Tensor | None = None,
-        positions: Tensor | None = None,
-        rope: bool = True,
-        scope: Scope = "all",
-    ) -> Tensor:
-        """Attention of text rows to visual rows in the scoring layer, softmax in float32.
-
-        Args:
-            queries: int64, indices of text rows; default the last prompt token.
-            candidates: [C, hidden_size] rows to score instead of the live visual rows (next-layer stages only).
-            positions: [C] their position ids.
-            rope: rotate queries and keys.
-            scope: keys under the softmax.
-
-        Returns:
-            float32, [heads, num_queries, V or C].
-        """
-        return self._scoring_layer(queries, candidates, positions, rope, scope)
-
-    def rope_similarity(self, queries: Tensor) -> Tensor:
-        """What rotary attention gives to queries and keys of ones: the pull of position alone.
-
-        Args:
-            queries: int64, indices of text rows.
-
-        Returns:
-            float32, [num_queries, V], scaled by 1 / sqrt(head_dim).
-        """
-        return self._scoring_layer.rope_similarity(queries)
-
-    @property
-    def _scoring_layer(self) -> LayerAttention:
-        if self.layer_attention is None:
-            raise RuntimeError(f"the stage at boundary {self.stage.boundary} declares no scoring layer")
-        return self.layer_attention
-
-    @property
-    def question_rows(self) -> Tensor:
-        """int64, [question]: which text rows stand after the last visual token."""
-        return torch.arange(len(self.text_states) - self.question, len(self.text_states), device=self.states.device)
-
-    def keep(self, kept: Tensor, carry: Any = None, appended: Tensor | None = None) -> "RowEdit":
-        """The edit that keeps some of the live visual rows and drops the others.
-
-        Args:
-            kept: int64, row numbers among the V live rows, ascending.
-            carry: see `RowEdit`.
-            appended: [C, hidden_size], rows that stand for several tokens, to follow the last visual row.
-        """
-        edit = RowEdit(self.states[kept], self.index[kept], self.positions[kept], carry)
-        if appended is None:
-            return edit
-        return edit.with_merged_rows(appended, self.positions[-1:].expand(len(appended)) + 0.5, carry)
-
-    def keep_all(self, carry: Any = None) -> "RowEdit":
-        """The edit that changes nothing."""
-        return RowEdit(self.states, self.index, self.positions, carry)
-
-
-@dataclass(frozen=True)
-class RowEdit:
-    """The visual rows from here on. Text rows are never edited.
-
-    Rows are placed in the sequence by `positions` (stable among equals). Under the rule `keep` these are also the
-    position ids; under `compact` the sequence is renumbered afterwards.
-
-    Attributes:
-        states: [V', hidden_size].
-        index: int64, [V'], original visual index; -1 for a row that stands for several tokens.
-        positions: float, [V'].
-        carry: handed to the method's next stage, then forgotten.
-        made: how many of the rows this edit made of several.
-    """
-
-    states: Tensor
-    index: Tensor
-    positions: Tensor
-    carry: Any = None
-    made: int = 0
-
-    def with_merged_rows(self, states: Tensor, positions: Tensor, carry: Any) -> "RowEdit":
-        """This edit with further rows, [C, hidden_size] at positions [C], that stand for several tokens each."""
-        return RowEdit(
-            torch.cat([self.states, states]),
-            torch.cat([self.index, self.index.new_full((len(states),), -1)]),
-            torch.cat([self.positions, positions]),
-            carry,
-            self.made + len(states),
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
-class PruningMethod(ABC):
-    """Base of all methods: a frozen record of hyper-parameters that plans and selects.
+class Scheduled:
+    """What a method declares of its schedule, and the plan that follows from a budget.
 
     Attributes:
+        name: of the method, for messages.
+        scored_by: whose projections score: the layer just run, the next one, or one of these for every stage.
+        default_layers: the paper's boundaries in a 32-layer decoder.
+        counts_merged: for every stage, whether the option `counts` names merged rows, too.
+        presets: budget share -> (kept, merged) shares of N per stage, met exactly and passed through by others.
+        paper_presets: the same for `schedule=paper` alone.
         layers: pruning boundaries; None takes the checkpoint's own (config key `pruning_layers`), else the paper's,
             scaled to the decoder's depth.
         counts: visual rows kept per stage, overriding the budget: whole numbers are tokens, numbers below one are
@@ -326,15 +80,7 @@ class PruningMethod(ABC):
     """
 
     name: ClassVar[str]
-    title: ClassVar[str]
-    source: ClassVar[str]
-    summary: ClassVar[str]
-    position_rule: ClassVar[PositionRule] = "keep"
     scored_by: ClassVar[ScoreLayer | tuple[ScoreLayer | None, ...] | None] = None
-    reads_vision: ClassVar[bool] = False
-    prepares: ClassVar[bool] = False
-    resizes_images: ClassVar[bool] = False
-    draws: ClassVar[bool] = False
     default_layers: ClassVar[tuple[int, ...]] = ()
     counts_merged: ClassVar[tuple[bool, ...]] = ()
     presets: ClassVar[Mapping[float, Sequence[StageRows]]] = {}
@@ -343,36 +89,6 @@ class PruningMethod(ABC):
     layers: tuple[int, ...] | None = field(default=None)
     counts: tuple[float, ...] | None = field(default=None)
     schedule: Literal["exact", "paper"] = field(default="exact")
-
-    @abstractmethod
-    def select(self, signals: Signals) -> RowEdit:
-        """Chooses the visual rows of one sample at `signals.stage`."""
-
-    @abstractmethod
-    def work(self, prompt: "PromptWork") -> "Work":
-        """What `prepare` and `select` compute for one sample, in rows and pairs of rows."""
-
-    def prepare(self, signals: Signals) -> Any:
-        """What the method reads off the decoder's input, if it declares `prepares`: the first stage's carry."""
-        raise NotImplementedError(f"{self.name} declares no preparation")
-
-    def resize_images(self, pixels: Tensor, side: int, budget: float | None) -> Tensor:
-        """The encoder's input in place of the given one, if the method declares `resizes_images`.
-
-        Args:
-            pixels: [T, 3, S, S], normalised.
-            side: patches along one side at size S.
-            budget: share of N.
-
-        Returns:
-            [T, 3, s, s] with s a multiple of the patch size S / side.
-        """
-        raise NotImplementedError(f"{self.name} does not resize images")
-
-    @property
-    def rule(self) -> PositionRule:
-        """The position rule in force; an option may override the class's."""
-        return self.position_rule
 
     def plan(
         self, num_visual: int, num_layers: int, budget: float | None = None, layers: Sequence[int] | None = None
@@ -485,7 +201,7 @@ class PruningMethod(ABC):
         stages = len(self.layers_for(budget))
         return lambda x: ((x, 0.0),) * stages
 
-    def as_published(self) -> "PruningMethod":
+    def as_published(self) -> Self:
         """This method with the schedule of its published numbers."""
         return replace(self, schedule="paper")
 
@@ -566,28 +282,3 @@ class PruningMethod(ABC):
     def to_tokens(amount: float) -> int:
         """The method's own rounding of a number of tokens."""
         return round(amount)
-
-    def overhead_flops(self, plan: Plan, hidden_size: int) -> dict[str, float]:
-        """FLOPs of the selection as the method's paper counts them, item by item; empty if it counts none.
-
-        What is executed is priced by `efficiency.selection` from `work`.
-        """
-        return {}
-
-    def attributed_plan(self, plan: Plan) -> Plan | None:
-        """The plan as the method's own code counts it, where that differs from what is executed."""
-        return None
-
-
-__all__ = [
-    "BudgetError",
-    "Plan",
-    "PositionRule",
-    "PruningMethod",
-    "RowEdit",
-    "Scope",
-    "Signals",
-    "Stage",
-    "VisionSignals",
-    "VisualLayout",
-]

@@ -1,0 +1,165 @@
+"""What the vision tower showed of each sample: captured while the model encodes its images, read by those who ask."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from swiftvlm_eval.models.adapter import FamilyAdapter
+from swiftvlm_eval.models.attention import attention_rows
+from swiftvlm_eval.models.layout import VisualLayout
+
+
+class TowerView:
+    """The vision tower's view of one sample: T encoder inputs of P patches each, feature width D.
+
+    Args:
+        adapter: the model.
+        layer_input: [T, 1 + P, D], what entered the feature layer, CLS first.
+        features: [T, 1 + P, D], the hidden states that feed the projector, CLS first.
+        layout: the sample's layout.
+        image_sizes: [images, 2], (height, width) in pixels, for families that pack by them.
+        pixels: [T, 3, S, S], normalised, as the encoder saw them.
+    """
+
+    def __init__(
+        self,
+        adapter: FamilyAdapter,
+        layer_input: Tensor,
+        features: Tensor,
+        layout: VisualLayout,
+        image_sizes: Tensor | None,
+        pixels: Tensor,
+    ) -> None:
+        self.adapter = adapter
+        self.layer_input = layer_input
+        self.features = features
+        self.layout = layout
+        self.image_sizes = image_sizes
+        self.pixels = pixels
+
+    @cached_property
+    def _normed(self) -> Tensor:
+        return self.adapter.tower.normed(self.layer_input)
+
+    @cached_property
+    def keys(self) -> Tensor:
+        """[T, heads, 1 + P, head_dim]: key projections of the feature layer, with bias, unscaled."""
+        return self.adapter.tower.keys(self._normed)
+
+    @cached_property
+    def cls_attention(self) -> Tensor:
+        """float32, [T, heads, P]: attention of CLS to the patches, softmax over all 1 + P keys.
+
+        Only the CLS row is computed, whatever the attention kernel.
+        """
+        query = self.adapter.tower.queries(self._normed[:, :1])
+        rows = [attention_rows(q, k)[:, 0, 1:] for q, k in zip(query, self.keys, strict=True)]
+        return torch.stack(rows)
+
+    def project(self, features: Tensor) -> Tensor:
+        """[n, D] vision features -> [n, hidden_size] decoder rows."""
+        return self.adapter.tower.project(features)
+
+    def pack(self, tiles: Tensor) -> list[Tensor]:
+        """[T, g * g, hidden_size] -> rows per image."""
+        images = tiles.split(list(self.layout.tiles_per_image))
+        sizes = [None] * len(images) if self.image_sizes is None else self.image_sizes.tolist()
+        return [
+            self.adapter.pack(image, tiling, size)
+            for image, tiling, size in zip(images, self.layout.tilings, sizes, strict=True)
+        ]
+
+
+class TowerCapture:
+    """Keeps what the vision tower showed in the pass that fed the current prefill."""
+
+    def __init__(self, adapter: FamilyAdapter) -> None:
+        self.adapter = adapter
+        self.image_inputs: Mapping[str, Any] = {}
+        self._seen: tuple[Tensor, Tensor] | None = None
+        self._pixels: Tensor | None = None
+        self._layouts: list[VisualLayout] | None = None
+
+    def install(self, resize: Callable[[Tensor], Tensor] | None = None) -> list[Any]:
+        """Watches the encoder layer that feeds the projector; returns the hooks' handles.
+
+        Args:
+            resize: changes the encoder's input. What comes out of a smaller input is stretched to the usual grid, so
+                that the model finds as many features as placeholders; `signals` show it as it was.
+        """
+
+        def watch(module: Any, args: tuple[Any, ...], output: Any) -> None:
+            self._seen = args[0], output[0] if isinstance(output, tuple) else output
+
+        def shrink(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+            pixels = kwargs.pop("pixel_values", None)
+            pixels, rest = (args[0], args[1:]) if pixels is None else (pixels, args)
+            resized = resize(pixels) if resize else pixels
+            self._pixels = resized
+            if resized.shape != pixels.shape:
+                kwargs["interpolate_pos_encoding"] = True
+            return (resized, *rest), kwargs
+
+        def stretch(module: Any, args: Any, output: Any) -> Any:
+            side = self.adapter.tower.patches_per_side
+            if output.hidden_states is not None:
+                output.hidden_states = tuple(
+                    states if states is None else _stretched(states, side) for states in output.hidden_states
+                )
+            return output
+
+        tower = self.adapter.tower
+        handles = [tower.feature_layer.register_forward_hook(watch)]
+        handles.append(tower.module.register_forward_pre_hook(shrink, with_kwargs=True))
+        if resize is not None:
+            handles.append(tower.module.register_forward_hook(stretch))
+        return handles
+
+    def watching(self, stock: Callable[..., Any]) -> Callable[..., Any]:
+        """The core's `get_image_features`, in a form that notes what it is given."""
+
+        @wraps(stock)
+        def get_image_features(*args: Any, **kwargs: Any) -> Any:
+            self.image_inputs = {"image_sizes": kwargs.get("image_sizes", args[1] if len(args) > 1 else None)}
+            return stock(*args, **kwargs)
+
+        return get_image_features
+
+    def forget(self) -> None:
+        """Drops the captured tensors."""
+        self._seen, self._pixels, self._layouts, self.image_inputs = None, None, None, {}
+
+    def layout(self, counts: Sequence[int], number: int) -> VisualLayout:
+        """The layout of one sample of a batch with those visual token counts."""
+        if self._layouts is None:
+            self._layouts = self.adapter.layouts(self.image_inputs, counts)
+        return self._layouts[number]
+
+    def signals(self, counts: Sequence[int], number: int) -> TowerView:
+        """The tower's view of one sample."""
+        if self._seen is None or self._pixels is None:
+            raise RuntimeError("the vision tower has not run inside this prune() block")
+        tiles = [self.layout(counts, sample).num_tiles for sample in range(len(counts))]
+        copies = sum(tiles) // len(self._seen[0])  # beams repeat every sample after the tower has run
+        start = sum(tiles[: number - number % copies : copies])
+        part = slice(start, start + tiles[number])
+        images = [len(self.layout(counts, sample).tilings) for sample in range(len(counts))]
+        first = sum(images[: number - number % copies : copies])
+        sizes = self.image_inputs.get("image_sizes")
+        own = None if sizes is None else torch.as_tensor(sizes)[first : first + images[number]]
+        before, after = self._seen
+        return TowerView(self.adapter, before[part], after[part], self.layout(counts, number), own, self._pixels[part])
+
+
+def _stretched(states: Tensor, side: int) -> Tensor:
+    """[T, 1 + g * g, D] -> [T, 1 + side * side, D], every patch taken from the nearest one."""
+    grid = math.isqrt(states.shape[1] - 1)
+    if grid == side:
+        return states
+    nearest = torch.arange(side) * grid // side
+    index = (nearest[:, None] * grid + nearest).flatten() + 1
+    return states[:, torch.cat([torch.zeros(1, dtype=torch.int64), index]).to(states.device)]

@@ -1,0 +1,247 @@
+"""The contract between a pruning method and the engine.
+
+A method is a frozen dataclass of its paper's hyper-parameters. It declares as data where it acts, how many rows stay
+and what it needs to see; it selects, from what one sample shows at one boundary, the new visual rows. It never sees
+the model, a cache, a mask or another sample. What must survive between two stages travels in `RowEdit.carry`.
+
+Boundary b means: b decoder layers have run in full. Boundary 0 is the decoder's input. A row has an *index* (0..N-1,
+its visual token; -1 for a row that stands for several) and a *place* in the sequence; position ids are the engine's.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from swiftvlm_eval.models.layout import VisualLayout
+from swiftvlm_eval.models.tower import TowerView
+from swiftvlm_eval.pruning.modules import ModuleIO
+from swiftvlm_eval.pruning.schedule import Plan, Scheduled, Stage
+from swiftvlm_eval.pruning.words import Need, PositionRule, Scope
+
+if TYPE_CHECKING:
+    from swiftvlm_eval.pruning.work import PromptWork, Work
+
+
+@dataclass
+class Signals(ABC):
+    """What one sample shows at one boundary. V visual rows are live, in sequence order; n_t text rows.
+
+    The engine binds what is abstract here. A word of `PruningMethod.needs` stands beside what requires it.
+
+    Attributes:
+        stage: the stage that is due.
+        num_visual: N, visual tokens that entered the decoder.
+        states: [V, hidden_size], visual rows.
+        index: int64, [V], original visual index of each row; -1 for a merged row.
+        places: float32, [V], where each row stands in the sequence; under the rule `keep` its place in the prompt.
+        text_states: [n_t, hidden_size], text rows in sequence order; the last one ends the prompt.
+        num_question: number of text rows after the last visual token.
+        carry: what the method's previous stage left in its RowEdit.
+    """
+
+    stage: Stage
+    num_visual: int
+    states: Tensor
+    index: Tensor
+    places: Tensor
+    text_states: Tensor
+    num_question: int
+    carry: Any
+
+    @abstractmethod
+    def attention(
+        self,
+        *,
+        queries: Tensor | None = None,
+        visual_queries: Tensor | None = None,
+        candidates: Tensor | None = None,
+        index: Tensor | None = None,
+        rope: bool = True,
+        scope: Scope = "all",
+    ) -> Tensor:
+        """Attention of rows to visual rows in the scoring layer, causal, softmax in float32.
+
+        Args:
+            queries: int64, indices of text rows; default the last prompt token.
+            visual_queries: int64, row numbers among the V live visual rows, in place of text rows.
+            candidates: [C, hidden_size] rows to score instead of the live visual rows, for the last prompt token
+                (next-layer stages only).
+            index: int64, [C], their visual indices; the engine looks their position ids up.
+            rope: rotate queries and keys.
+            scope: keys under the softmax.
+
+        Returns:
+            float32, [heads, num_queries, V or C].
+        """
+
+    @abstractmethod
+    def rope_similarity(self, queries: Tensor) -> Tensor:
+        """What rotary attention gives to queries and keys of ones: the pull of position alone.
+
+        Args:
+            queries: int64, indices of text rows.
+
+        Returns:
+            float32, [num_queries, V], scaled by 1 / sqrt(head_dim).
+        """
+
+    @property
+    @abstractmethod
+    def previous_states(self) -> Tensor:
+        """[V, hidden_size], the live visual rows one layer earlier; not at boundary 0."""
+
+    @property
+    @abstractmethod
+    def layer_keys(self) -> Tensor:
+        """[kv_heads, V, head_dim], rotated keys of the layer that has just run. Need: `layer_keys`."""
+
+    @property
+    @abstractmethod
+    def module_io(self) -> ModuleIO:
+        """What the modules of the layer that has just run took and gave. Need: `module_io`."""
+
+    @property
+    @abstractmethod
+    def layout(self) -> VisualLayout:
+        """Where each of the N tokens comes from."""
+
+    @property
+    @abstractmethod
+    def vision(self) -> TowerView:
+        """The vision tower's view. Needs: `cls_attention`, `patch_features`, `patch_keys`, `pixels`."""
+
+    @property
+    @abstractmethod
+    def question_text(self) -> str:
+        """The user's question as a string, placeholders left out. Need: `question_text`."""
+
+    @property
+    @abstractmethod
+    def generator(self) -> torch.Generator:
+        """A CPU generator, seeded by the run's seed and the sample: the same draw on every device, rank and batch."""
+
+    @property
+    def question_rows(self) -> Tensor:
+        """int64, [num_question]: which text rows stand after the last visual token."""
+        count = len(self.text_states)
+        return torch.arange(count - self.num_question, count, device=self.states.device)
+
+    def keep(self, kept: Tensor, carry: Any = None, appended: Tensor | None = None) -> "RowEdit":
+        """The edit that keeps some of the live visual rows and drops the others.
+
+        Args:
+            kept: int64, row numbers among the V live rows, ascending.
+            carry: see `RowEdit`.
+            appended: [C, hidden_size], rows that stand for several tokens, to follow the last visual row.
+        """
+        edit = RowEdit(self.states[kept], self.index[kept], self.places[kept], carry)
+        if appended is None:
+            return edit
+        return edit.with_merged_rows(appended, self.places[-1:].expand(len(appended)) + 0.5, carry)
+
+    def keep_all(self, carry: Any = None) -> "RowEdit":
+        """The edit that changes nothing."""
+        return RowEdit(self.states, self.index, self.places, carry)
+
+
+@dataclass(frozen=True)
+class RowEdit:
+    """The visual rows from here on. Text rows are never edited.
+
+    Rows are ordered in the sequence by `places` (stable among equals). Under the rule `keep` a row's position ids are
+    those of its token in the prompt, and a merged row takes those of its place; under `compact` the sequence is
+    renumbered afterwards. A method never handles position ids.
+
+    Attributes:
+        states: [V', hidden_size].
+        index: int64, [V'], original visual index; -1 for a row that stands for several tokens.
+        places: float, [V'].
+        carry: handed to the method's next stage, then forgotten.
+        made: how many of the rows this edit made of several.
+        evict_from: the first decoder layer whose cache also forgets what this edit drops; None leaves the caches of
+            layers that have run as they are.
+    """
+
+    states: Tensor
+    index: Tensor
+    places: Tensor
+    carry: Any = None
+    made: int = 0
+    evict_from: int | None = None
+
+    def with_merged_rows(self, states: Tensor, places: Tensor, carry: Any) -> "RowEdit":
+        """This edit with further rows, [C, hidden_size] at places [C], that stand for several tokens each."""
+        return RowEdit(
+            torch.cat([self.states, states]),
+            torch.cat([self.index, self.index.new_full((len(states),), -1)]),
+            torch.cat([self.places, places]),
+            carry,
+            self.made + len(states),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningMethod(Scheduled, ABC):
+    """Base of all methods; its schedule is declared as `Scheduled` says.
+
+    Attributes:
+        name: registered name, that of the file.
+        title: as the paper writes it.
+        source: arXiv id, or `baseline`.
+        summary: one line for tables.
+        position_rule: `keep` or `compact`.
+        needs: words for what it sees beyond rows, attention and layout; a family that lacks one is refused.
+        draws: whether its choice depends on `Signals.generator`.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    summary: ClassVar[str]
+    position_rule: ClassVar[PositionRule] = "keep"
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    draws: ClassVar[bool] = False
+
+    @abstractmethod
+    def select(self, signals: Signals) -> RowEdit:
+        """Chooses the visual rows of one sample at `signals.stage`."""
+
+    @abstractmethod
+    def work(self, prompt: "PromptWork") -> "Work":
+        """What `prepare` and `select` compute for one sample, in rows and pairs of rows."""
+
+    def prepare(self, signals: Signals) -> Any:
+        """What the method reads off the decoder's input, if it needs `decoder_input`: the first stage's carry."""
+        raise NotImplementedError(f"{self.name} does not read the decoder's input")
+
+    def resize_images(self, pixels: Tensor, side: int, budget: float | None) -> Tensor:
+        """The encoder's input in place of the given one, if the method needs `image_resizing`.
+
+        Args:
+            pixels: [T, 3, S, S], normalised.
+            side: patches along one side at size S.
+            budget: share of N.
+
+        Returns:
+            [T, 3, s, s] with s a multiple of the patch size S / side.
+        """
+        raise NotImplementedError(f"{self.name} does not resize images")
+
+    @property
+    def rule(self) -> PositionRule:
+        """The position rule in force; an option may override the class's."""
+        return self.position_rule
+
+    def overhead_flops(self, plan: Plan, hidden_size: int) -> dict[str, float]:
+        """FLOPs of the selection as the method's paper counts them, item by item; empty if it counts none.
+
+        What is executed is priced by `efficiency.selection` from `work`.
+        """
+        return {}
+
+    def attributed_plan(self, plan: Plan) -> Plan | None:
+        """The plan as the method's own code counts it, where that differs from what is executed."""
+        return None

@@ -1,0 +1,22 @@
+"""The words in which methods declare what they do and need."""
+
+from typing import Literal
+
+ScoreLayer = Literal["previous", "next"]
+"""Whose projections score a stage: the layer that has just run, or the one about to run."""
+PositionRule = Literal["keep", "compact"]
+"""Rows keep their position ids, or the sequence is renumbered 0..n-1 after every edit."""
+Need = Literal[
+    "cls_attention",
+    "patch_features",
+    "patch_keys",
+    "pixels",
+    "image_resizing",
+    "decoder_input",
+    "layer_keys",
+    "module_io",
+    "question_text",
+]
+"""What a method may ask for beyond the rows, attention and layout that every family shows."""
+Scope = Literal["all", "visual"]
+"""Keys under the softmax: every visible row, or the visual candidates only."""
