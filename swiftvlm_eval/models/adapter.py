@@ -52,6 +52,16 @@ class DecoderPart:
         """Most positions of a prompt."""
         return int(self.module.config.max_position_embeddings)
 
+    def check_one_device(self) -> None:
+        """Refuses a decoder that is spread over devices: rows are gathered across its layers.
+
+        Raises:
+            ValueError: names the devices.
+        """
+        devices = sorted({str(next(layer.parameters()).device) for layer in self.layers})
+        if len(devices) > 1:
+            raise ValueError(f"decoder layers on {', '.join(devices)}: allowed is one device for all of them")
+
     def queries(self, layer: int, states: Tensor) -> Tensor:
         """[n, hidden_size] layer inputs -> unrotated queries [heads, n, head_dim], normalised where the layer does."""
         attention = self.layers[layer].self_attn

@@ -56,9 +56,7 @@ class PruningSession:
                 f"{method.name} needs {', '.join(missing)}, which {adapter.family} does not have; "
                 f"it offers {', '.join(sorted(adapter.offers))}"
             )
-        devices = sorted({str(next(layer.parameters()).device) for layer in adapter.decoder.layers})
-        if len(devices) > 1:
-            raise ValueError(f"decoder layers on {', '.join(devices)}: allowed is one device for all of them")
+        adapter.decoder.check_one_device()
         self.adapter = adapter
         self.method = method
         self.budget = budget
