@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -65,7 +64,7 @@ class Report:
         text = json.dumps({"facts": self.facts, "tests": tests, "mutants": mutants}, indent=1)
         part = path.with_suffix(".part")
         part.write_text(text + "\n", encoding="utf-8")
-        os.replace(part, path)
+        part.replace(path)
 
     @property
     def share(self) -> float:
