@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format leaderboard clean
+.PHONY: help setup demo test check format leaderboard mutants clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ check: setup ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+mutants: setup ## 120 random small faults, each against the tests of its file (about an hour; goes on after a kill)
+	$(BIN)/python scripts/mutants.py --out runs/mutants
 
 format: setup ## ruff's formatter and safe fixes
 	$(BIN)/ruff check --fix .
