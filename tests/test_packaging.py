@@ -15,7 +15,6 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NAMES = {"PIL": "pillow", "yaml": "pyyaml"}
 
-# Guards the folders that several runs share.
 # Run as commands, read by pytest's options, or imported where a browser is there.
 TOOLS = {"cosmic-ray", "mypy", "ruff", "pytest-timeout", "selenium"}
 
