@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 NAMES = {"PIL": "pillow", "yaml": "pyyaml"}
 
 # Run as commands, read by pytest's options, or imported where a browser is there.
-TOOLS = {"cosmic-ray", "mypy", "ruff", "pytest-timeout", "selenium"}
+TOOLS = {"cosmic-ray", "mypy", "ruff", "pytest-timeout", "pytest-xdist", "selenium"}
 
 
 def distribution(name: str) -> str:
