@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format leaderboard clean
+.PHONY: help setup demo test check format leaderboard mutants clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,12 +26,15 @@ leaderboard: setup ## regenerate leaderboards/ from the committed records and pu
 	$(BIN)/python scripts/make_leaderboards.py
 
 test: setup ## the tests (CPU, no network)
-	HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+mutants: setup ## 120 random small faults, each against the tests of its file (about an hour; goes on after a kill)
+	$(BIN)/python scripts/mutants.py --out runs/mutants
 
 format: setup ## ruff's formatter and safe fixes
 	$(BIN)/ruff check --fix .

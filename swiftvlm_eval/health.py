@@ -150,8 +150,8 @@ def _whole_units(samples: Sequence[Sample], benchmark: Benchmark) -> list[Sample
         wanted = [_orders(sample[benchmark.metric]) for sample in samples]
     else:
         return lines
-    found = Counter((line.stratum, line.cluster_id) for line in lines)
-    return [line for line, parts in zip(lines, wanted, strict=True) if found[line.stratum, line.cluster_id] == parts]
+    found = Counter((line.stratum, line.group) for line in lines)
+    return [line for line, parts in zip(lines, wanted, strict=True) if found[line.stratum, line.group] == parts]
 
 
 def _orders(row: Mapping[str, Any]) -> int:

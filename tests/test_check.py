@@ -18,6 +18,8 @@ def test_the_pilot_of_the_demo_model(tmp_path: Path) -> None:
 
 
 def test_a_pilot_that_cannot_start(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["check", "--model", str(tmp_path / "none"), "--out", str(tmp_path / "pilot")])
+    done = CliRunner().invoke(
+        app, ["check", "--model", str(tmp_path / "none"), "--tasks", "demo_gqa", "--out", str(tmp_path / "pilot")]
+    )
     assert done.exit_code == 1
     assert "no folder with a config.json" in " ".join(done.output.split())

@@ -117,6 +117,17 @@ def test_a_sample_larger_than_the_faults_is_refused(tree: Path) -> None:
     assert done.returncode == 1 and "count=500" in done.stderr
 
 
+def test_faults_are_likely_ones_and_a_seed_gives_the_same_again(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    from mutation.population import draw
+
+    samples = [draw(tree, ["tool/logic.py"], 5, seed) for seed in range(30)]
+    assert samples[3] == draw(tree, ["tool/logic.py"], 5, 3) != samples[4]
+    faults = {mutant.operator.rpartition("_Mul_")[2] for sample in samples for mutant in sample if mutant.line == 9}
+    assert {"Add", "Sub", "Div"} < faults and not faults & {"RShift", "LShift", "BitAnd", "BitOr", "BitXor"}
+    assert all(mutant.code(SOURCE) != SOURCE for sample in samples for mutant in sample)
+
+
 def test_the_table_fits_this_tree() -> None:
     """Every group has sources and tests here, and every computing part is in it."""
     code = (

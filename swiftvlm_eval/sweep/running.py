@@ -147,6 +147,7 @@ class Sweep:
             **asdict(configuration),
             "model": checkpoint.name,
             "revision": checkpoint.revision,
+            "content": checkpoint.content,
             "dtype": str(checkpoint.model.dtype),
             "attention": checkpoint.adapter.decoder.attention_implementation,
             "image_mode": checkpoint.image_mode,

@@ -186,10 +186,8 @@ def test_a_killed_builder_leaves_a_whole_board_and_the_next_one_cleans_up(tmp_pa
     assert pages(out) == NEW and no_rest(out)
 
 
-@pytest.mark.parametrize("place", range(1, 6))
-def test_a_builder_killed_while_renaming_is_made_good_by_the_next(tmp_path: Path, place: int) -> None:
-    out = tmp_path / "out"
-    replace_pages(out, OLD)
+def _killed_at(out: Path, place: int) -> None:
+    """Replaces pages, and ends without a word at the renaming of that number."""
     replace, calls = Path.replace, []
 
     def die(self: Path, target: Path) -> Path:
@@ -198,13 +196,18 @@ def test_a_builder_killed_while_renaming_is_made_good_by_the_next(tmp_path: Path
             os._exit(9)
         return replace(self, target)
 
-    def child() -> None:
-        Path.replace = die  # type: ignore[method-assign]
-        replace_pages(out, NEW)
+    Path.replace = die  # type: ignore[method-assign]
+    replace_pages(out, NEW)
 
-    builder = multiprocessing.get_context("fork").Process(target=child)
+
+@pytest.mark.parametrize("place", range(1, 6))
+def test_a_builder_killed_while_renaming_is_made_good_by_the_next(tmp_path: Path, place: int) -> None:
+    out = tmp_path / "out"
+    replace_pages(out, OLD)
+    # a fresh interpreter: a forked one may not take a lock that its parent's libraries have seen
+    builder = multiprocessing.get_context("spawn").Process(target=_killed_at, args=(out, place))
     builder.start()
-    builder.join(10)
+    builder.join(60)
     assert builder.exitcode == 9
     for files in (NEW, OLD):
         replace_pages(out, files)

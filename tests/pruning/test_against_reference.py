@@ -95,7 +95,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Oracle]] = {
     ),
     "feather-union-stride": (
         "feather",
-        {"layers": (4, 8), "mode": "union", "budget": 192, "keep_ratio": 0.5, "stride": 5},
+        {"layers": (4, 8), "mode": "union", "budget": 192 / 576, "keep_ratio": 0.5, "stride": 5},
         lambda m, i, g: feather.feather_union(m, i, g, boundaries=(4, 8), keep_ratio=0.5, stride=5),
     ),
     "feather-union": (

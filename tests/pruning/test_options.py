@@ -205,7 +205,7 @@ CASES: dict[str, dict[str, Changes | Refused | Unused]] = {
         ),
     },
     "visionzip": {
-        "layers": Changes((3,), at(3)),
+        "layers": Refused((3,), "visionzip acts before the decoder"),
         # 45 with CLS, and 15 merged ones
         "counts": Changes((45, 15), lambda without, given: given.rows[0] == 60 and len(given.kept[0]) == 44),
         "schedule": Refused("paper", PAPER),

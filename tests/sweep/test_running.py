@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from llava.tiny_checkpoint import in_memory
 from lmms.tiny_runs import checkpoint
-from small_sweeps import LIMIT, answers, files, make_sweep
+from small_sweeps import LIMIT, answers, documents, files, make_sweep
 
 from swiftvlm_eval import lmms as lmms_module
 from swiftvlm_eval.pruning.budget import BudgetError
 from swiftvlm_eval.pruning.methods.random import Random
 from swiftvlm_eval.results import read_record
-from swiftvlm_eval.sweep import Configuration, make_grid
+from swiftvlm_eval.sweep import Configuration, Sweep, make_grid
 from swiftvlm_eval.sweep import running as sweep_module
 from swiftvlm_eval.sweep.claims import Claim
 
@@ -45,6 +47,22 @@ def test_a_record_for_every_cell_and_a_second_call_that_runs_nothing(tmp_path: P
     assert [outcome.record for outcome in second] == [outcome.record for outcome in first]
     assert not generated
     assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
+
+
+@pytest.mark.parametrize("change", ["weights", "config"])
+def test_another_model_of_the_same_name_is_another_cell(tmp_path: Path, change: str) -> None:
+    same, other = in_memory(grid=4, layers=12), in_memory(grid=4, layers=12)
+    if change == "weights":
+        with torch.no_grad():
+            other.model.lm_head.weight.mul_(2)
+    else:
+        other.model.config.pruning_layers = {"fastv": [3]}
+    base, documents_ = Configuration("fastv", 0.5), documents("demo_gqa")
+    names = {
+        Sweep(own, documents_, tmp_path, limit=2)._identity(base)
+        for own in (same, other, in_memory(grid=4, layers=12))
+    }
+    assert len(names) == 2
 
 
 def test_another_setting_is_another_cell(tmp_path: Path) -> None:
