@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from llava.tiny_checkpoint import in_memory
 from lmms.tiny_runs import checkpoint
 from small_sweeps import LIMIT, answers, documents, files, make_sweep
+from tiny_checkpoint import in_memory
 
 from swiftvlm_eval import lmms as lmms_module
 from swiftvlm_eval.pruning.budget import BudgetError
