@@ -1,4 +1,4 @@
-"""What the prefill of one prompt costs, planned or executed: the decoder layers, the selection, and the papers' count."""
+"""What the prefill of one prompt costs, planned or executed: layers, selection, and the count of the papers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
