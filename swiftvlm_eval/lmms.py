@@ -76,7 +76,7 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
 
     is_simple = True
     prefers_swiftvlm_tasks = True
-    family: ClassVar[str] = "llava15"
+    family: ClassVar[str] = "llava"
     expected_visual_tokens: ClassVar[int | None] = REFERENCE_VISUAL_TOKENS
     default_pretrained: ClassVar[str] = "llava-hf/llava-1.5-7b-hf"
     preset_method: ClassVar[str] = "swiftvlm"
@@ -130,7 +130,7 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
                 f"language model {language_model!r}: no prompt is known; allowed are {', '.join(TEMPLATES)}"
             )
         self.render = TEMPLATES[language_model]
-        if self.family == "llava15" and self.checkpoint.image_mode == "hf_default":
+        if self.family == "llava" and self.checkpoint.image_mode == "hf_default":
             logger.warning(
                 "image_mode=hf_default: the model sees the centre crop, the grounding tasks score the padded square; "
                 "a task of your own can use process_results_crop"
@@ -391,7 +391,7 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
             "device": device_name(self.device),
             "attn_implementation": self.checkpoint.adapter.decoder.attention_implementation,
             "batch_size": self.batch_size_per_gpu,
-            "image_mode": self.checkpoint.image_mode if self.family == "llava15" else "anyres",
+            "image_mode": self.checkpoint.image_mode if self.family == "llava" else "anyres",
             "system_prompt_sha256": hashlib.sha256(self.system_prompt.encode()).hexdigest()[:12],
             "seed": self.seed,
             "world_size": self.world_size,

@@ -116,12 +116,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "efficiency": {"models", "pruning"},
     "results": {"runs"},
     "leaderboard": {"results"},
+    "check": {"results", "leaderboard"},
     "tasks": {"grounding"},
     "lmms": {"models", "pruning", "efficiency", "runs"},
     "plugin": {"models", "pruning"},
     "sweep": {"lmms", "plugin", "models", "pruning", "results", "runs"},
     "testing": {"models", "pruning"},
-    "cli": {"demo", "models", "pruning", "efficiency", "results", "leaderboard", "lmms", "plugin", "sweep", "runs"},
+    "cli": {
+        *("demo", "models", "pruning", "efficiency", "results", "leaderboard", "check", "lmms", "plugin", "sweep", "runs"),
+    },
     "__init__": {"pruning"},
     "__main__": {"plugin"},
 }

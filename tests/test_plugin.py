@@ -53,7 +53,7 @@ def test_every_name_resolves_to_a_class_of_ours(name: str) -> None:
     cls = MODEL_REGISTRY_V2.get_model_class(name)
     method, _, family = name.rpartition("_llava")
     assert cls.preset_method == method
-    assert cls.family == ("llava_next" if family else "llava15")
+    assert cls.family == ("llava_next" if family else "llava")
     assert cls.__name__ in resolved.class_path and cls.is_simple
 
 

@@ -43,14 +43,14 @@ def stock_answer(family: str, question: str, images: list[Image.Image], tokens: 
     """The library by itself: its processor on the whole prompt, its own generate()."""
     own = checkpoint(family)
     prompt = f"{SYSTEM} USER: {'<image>' + chr(10) if images else ''}{question} ASSISTANT:"
-    ready = [squared(image) if family == "llava15" else image for image in images]
+    ready = [squared(image) if family == "llava" else image for image in images]
     inputs = own.processor(text=prompt, images=ready or None, return_tensors="pt")
     with torch.no_grad():
         ids = own.model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
     return str(own.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
 
 
-@pytest.mark.parametrize("family", ["llava15", "llava_next"])
+@pytest.mark.parametrize("family", ["llava", "llava_next"])
 def test_vanilla_answers_are_those_of_the_stock_library(family: str) -> None:
     model = make_model("vanilla", family=family)
     answers = model.generate_until(make_requests(model, [SHORT] * 4))
@@ -65,7 +65,7 @@ def test_vanilla_answers_are_those_of_the_stock_library(family: str) -> None:
 def test_prompts_without_images_run_unpruned() -> None:
     model = make_model("fastv", budget=0.4)
     (answer,) = model.generate_until(make_requests(model, [SHORT], sizes=[[]]))
-    assert answer.text == stock_answer("llava15", QUESTIONS[0], [], 6)
+    assert answer.text == stock_answer("llava", QUESTIONS[0], [], 6)
     report = answer.token_counts.to_dict()["swiftvlm"]
     assert (report["visual_tokens"], report["rows_per_layer"]) == (0, [[0, 12]])
 
@@ -84,7 +84,7 @@ def test_answers_come_in_request_order_whatever_their_arguments() -> None:
 
 @pytest.mark.parametrize(
     ("method", "family"),
-    [("swiftvlm", "llava15"), ("random", "llava15"), ("fastv", "llava_next"), ("vanilla", "llava_next")],
+    [("swiftvlm", "llava"), ("random", "llava"), ("fastv", "llava_next"), ("vanilla", "llava_next")],
 )
 def test_batches_change_nothing(method: str, family: str) -> None:
     found = {}
@@ -267,7 +267,7 @@ def test_a_run_of_the_demo_tasks_describes_itself() -> None:
         assert (run["method"], run["budget"], run["schedule"]) == ("fastv", 0.5, "exact")
         assert run["options"] == {"layers": None, "counts": None, "schedule": "exact", "scope": "all"}
         assert run["shape"]["num_layers"] == 12
-        assert (run["pretrained"], run["family"], run["image_mode"]) == ("tiny", "llava15", "pad")
+        assert (run["pretrained"], run["family"], run["image_mode"]) == ("tiny", "llava", "pad")
         assert (run["dtype"], run["device"], run["attn_implementation"]) == ("float32", "cpu", "sdpa")
         assert (run["batch_size"], run["world_size"], run["seed"]) == (1, 1, 0)
         assert {"torch", "transformers", "lmms-eval", "swiftvlm-eval"} <= set(run["versions"])

@@ -112,7 +112,7 @@ def test_bad_arguments_are_found_before_a_checkpoint_is_loaded() -> None:
 
 
 def test_the_other_family_is_refused() -> None:
-    with pytest.raises(ValueError, match="pretrained='tiny': a llava15 checkpoint; allowed .* are llava_next"):
+    with pytest.raises(ValueError, match="pretrained='tiny': a llava checkpoint; allowed .* are llava_next"):
         SwiftvlmLlavaNext(checkpoint=checkpoint(), device="cpu")
 
 

@@ -26,16 +26,16 @@ QUESTIONS = ["Why?", "What is in the picture?", "Yes or no.", "A red square left
 
 
 @cache
-def checkpoint(family: str = "llava15", grid: int = 4, layers: int = 12) -> Checkpoint:
+def checkpoint(family: str = "llava", grid: int = 4, layers: int = 12) -> Checkpoint:
     """One model for all tests that do not change it."""
     return in_memory(family, grid=grid, layers=layers)
 
 
 def make_model(
-    method: str | None = None, *, family: str = "llava15", own: Checkpoint | None = None, **options: Any
+    method: str | None = None, *, family: str = "llava", own: Checkpoint | None = None, **options: Any
 ) -> SwiftvlmLlava:
     """The lmms-eval model on a tiny checkpoint."""
-    cls = SwiftvlmLlava if family == "llava15" else SwiftvlmLlavaNext
+    cls = SwiftvlmLlava if family == "llava" else SwiftvlmLlavaNext
     return cls(checkpoint=own or checkpoint(family), method=method, device="cpu", **options)
 
 
