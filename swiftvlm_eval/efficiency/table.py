@@ -68,12 +68,11 @@ def decoder_of(model: str | None, shape: str, visual_tokens: int | None = None) 
         return Decoder(parse_shape(shape) if shape else LLAVA_7B, tower, count, {})
     from transformers import AutoConfig
 
-    from swiftvlm_eval.demo import checkpoint_path
+    from swiftvlm_eval.models.checkpoint import source_of
     from swiftvlm_eval.models.families import visual_tokens_per_image
 
     try:
-        source = str(checkpoint_path()) if model == "demo" else model
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source_of(model), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"model={model!r}: its config cannot be read ({str(error).splitlines()[0]})") from error
     if visual_tokens is None:
