@@ -5,13 +5,15 @@ strings only: no torch, no transformers, nothing that can fail.
 """
 
 import logging
+import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from swiftvlm_eval.models.families import FAMILIES
 from swiftvlm_eval.pruning.methods import method_names
 
 TASK_FOLDER = Path(__file__).parent / "tasks"
-FAMILIES = {"llava": "SwiftvlmLlava", "llava_next": "SwiftvlmLlavaNext"}
 
 _logger = logging.getLogger(__name__)
 
@@ -19,8 +21,8 @@ _logger = logging.getLogger(__name__)
 def model_classes() -> dict[str, str]:
     """lmms-eval model name -> class name in `swiftvlm_eval.lmms`; `swiftvlm_llava` and friends, one per method."""
     return {
-        f"{method}_{family}": cls if method == "swiftvlm" else f"{cls}__{method}"
-        for family, cls in FAMILIES.items()
+        f"{method}_{family.suffix}": family.model_class + ("" if method == "swiftvlm" else f"__{method}")
+        for family in FAMILIES.values()
         for method in method_names()
     }
 
@@ -108,9 +110,40 @@ def _one_process_first(names: list[str], manager: Any) -> dict[str, Any]:
     import torch.distributed
     from accelerate import PartialState
 
-    from swiftvlm_eval.task_loading import load_tasks
-
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return load_tasks(names, manager)
     with PartialState().main_process_first():
         return load_tasks(names, manager)
+
+
+def load_tasks(names: Sequence[str], manager: Any) -> dict[str, Any]:
+    """Tasks with their documents, as lmms-eval's evaluator loads them.
+
+    Args:
+        names: lmms-eval task or group names.
+        manager: lmms-eval's index of tasks.
+
+    Raises:
+        ValueError: the documents of a task cannot be loaded; the message says of which, and why.
+    """
+    from lmms_eval import evaluator
+    from lmms_eval.tasks import get_task_dict
+    from tenacity import RetryError
+
+    # What the evaluator does first: nested loads share locks, and `datasets` may pickle what holds a connection.
+    evaluator._enable_reentrant_filelocks()
+    if not hasattr(ssl.SSLContext, "_orig_reduce"):
+        ssl.SSLContext._orig_reduce = True  # type: ignore[attr-defined]
+        ssl.SSLContext.__reduce__ = _context_alone  # type: ignore[method-assign, assignment]
+    try:
+        tasks: dict[str, Any] = get_task_dict(list(names), manager, "simple")
+    except Exception as error:  # whatever a task's own code or the hub client raises ends in one line
+        cause = error.last_attempt.exception() if isinstance(error, RetryError) else error
+        reason = " ".join(str(cause).split()) or type(cause).__name__
+        raise ValueError(f"tasks={','.join(names)}: the documents cannot be loaded: {reason}") from cause
+    return tasks
+
+
+def _context_alone(context: ssl.SSLContext) -> tuple[type[ssl.SSLContext], tuple[int]]:
+    """Pickles a connection's settings as an empty set of the same protocol."""
+    return ssl.SSLContext, (context.protocol,)

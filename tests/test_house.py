@@ -103,7 +103,7 @@ def test_the_reader_of_imports_sees_what_it_should() -> None:
         (True, False): ["import a.b", "from d import e"],
         (False, False): ["import a.b"],
     }
-    assert {"torch", "swiftvlm_eval.pruning.engine"} <= imports("swiftvlm_eval.lmms")
+    assert {"torch", "swiftvlm_eval.pruning.engine"} <= imports("swiftvlm_eval.lmms.model")
     assert "torch" in reached("swiftvlm_eval.sweep.running")
 
 
@@ -116,12 +116,27 @@ MAY_IMPORT: dict[str, set[str]] = {
     "efficiency": {"models", "pruning"},
     "results": {"runs"},
     "leaderboard": {"results"},
+    "check": {"results", "leaderboard"},
     "tasks": {"grounding"},
     "lmms": {"models", "pruning", "efficiency", "runs"},
     "plugin": {"models", "pruning"},
     "sweep": {"lmms", "plugin", "models", "pruning", "results", "runs"},
     "testing": {"models", "pruning"},
-    "cli": {"demo", "models", "pruning", "efficiency", "results", "leaderboard", "lmms", "plugin", "sweep", "runs"},
+    "cli": {
+        *(
+            "demo",
+            "models",
+            "pruning",
+            "efficiency",
+            "results",
+            "leaderboard",
+            "check",
+            "lmms",
+            "plugin",
+            "sweep",
+            "runs",
+        ),
+    },
     "__init__": {"pruning"},
     "__main__": {"plugin"},
 }

@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from lmms_eval.models import MODEL_REGISTRY_V2
 from lmms_eval.tasks import TaskManager, get_task_dict
 
-from swiftvlm_eval import plugin
+from swiftvlm_eval import lmms, plugin
+from swiftvlm_eval.models import families
+from swiftvlm_eval.models.families import FAMILIES
 from swiftvlm_eval.pruning.methods import method_names
 
 GROUPS = {
@@ -53,13 +56,24 @@ def test_every_name_resolves_to_a_class_of_ours(name: str) -> None:
     cls = MODEL_REGISTRY_V2.get_model_class(name)
     method, _, family = name.rpartition("_llava")
     assert cls.preset_method == method
-    assert cls.family == ("llava_next" if family else "llava15")
+    assert cls.family == ("llava_next" if family else "llava")
     assert cls.__name__ in resolved.class_path and cls.is_simple
 
 
 def test_the_names_are_those_of_the_methods() -> None:
     assert {"swiftvlm_llava", "vanilla_llava", "fastv_llava_next"} <= set(OUR_NAMES)
     assert sorted(plugin.model_classes()) == sorted(OUR_NAMES)
+
+
+def test_a_new_family_in_the_table_has_its_names_and_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    added = replace(FAMILIES["llava"], name="some_vl", suffix="some_vl")
+    for module in (families, plugin, lmms):
+        monkeypatch.setattr(module, "FAMILIES", {**FAMILIES, "some_vl": added})
+    assert plugin.model_classes()["fastv_some_vl"] == "SwiftvlmSomeVl__fastv"
+    assert plugin.model_classes()["swiftvlm_some_vl"] == "SwiftvlmSomeVl"
+    assert set(plugin.model_classes()) > set(OUR_NAMES)
+    cls = lmms.SwiftvlmSomeVl__fastv
+    assert (cls.family, cls.preset_method) == ("some_vl", "fastv") and issubclass(cls, lmms.SwiftvlmSomeVl)
 
 
 @pytest.mark.parametrize("model", ["swiftvlm_llava", "fastv_llava_next", OurModel()], ids=["name", "preset", "object"])

@@ -133,7 +133,7 @@ def latency_command(
             )
     except (ValueError, ImportError) as error:
         fail(error)
-    rows = list(latency_rows(workload, timings))
+    rows = list(latency_rows(timings))
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:

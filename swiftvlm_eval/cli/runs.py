@@ -208,19 +208,19 @@ def check_command(
     model: Annotated[str, typer.Option(help="Hub id or folder of a LLaVA checkpoint, or `demo`.")],
     tasks: Annotated[str, typer.Option(help="Comma-separated lmms-eval tasks or groups.")] = "refcoco,textvqa",
     samples: Annotated[int, typer.Option(min=2, help="Documents per task; 200 settle the box frame.")] = 200,
-    out: Annotated[Path, typer.Option(help="Folder for the pilot's output.")] = Path("check"),
+    out: Annotated[Path, typer.Option(help="Folder for the check's output.")] = Path("check"),
     revision: Annotated[str | None, typer.Option(help="Hub revision of the checkpoint.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float16, bfloat16 or float32.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
 ) -> None:
-    """Run a small unpruned pilot and tell whether the protocol is intact before the long runs begin.
+    """Run a small unpruned check and tell whether the protocol is intact before the long runs begin.
 
     Gates: empty and unparsable answers, boxes as fractions, the right box frame ahead of the other, scores in the
     range of published runs. Exit status 1 if one fails.
 
     Example: swiftvlm-eval check --model llava-hf/llava-1.5-7b-hf --samples 200
     """
-    from swiftvlm_eval.health import check_samples, expectations, read_samples
+    from swiftvlm_eval.check.gates import check_samples, expectations, read_samples
     from swiftvlm_eval.results import read_record
     from swiftvlm_eval.sweep import Configuration
 
@@ -231,8 +231,8 @@ def check_command(
         if record_file is None:
             raise RuntimeError(outcomes[0].reason)
         family = read_record(record_file).model.family or ""
-        pilot = read_samples(out / "lmms_eval" / record_file.parent.name)
-        gates = check_samples(family, pilot, published=model in expectations()["checkpoints"])
+        answered = read_samples(out / "lmms_eval" / record_file.parent.name)
+        gates = check_samples(family, answered, published=model in expectations()["checkpoints"])
     except (ValueError, RuntimeError, TypeError, KeyError, OSError) as error:
         fail(error)
     table = folding_table("task", "gate", "verdict", "seen", "what to do")

@@ -16,8 +16,8 @@ import torch
 from scipy.stats import bootstrap
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from swiftvlm_eval.efficiency.cost import executed_cost
 from swiftvlm_eval.efficiency.flops import prefill_flops
-from swiftvlm_eval.efficiency.selection import executed_work, selection_flops
 from swiftvlm_eval.models.shape import DecoderShape
 from swiftvlm_eval.pruning.contract import PruningMethod
 from swiftvlm_eval.pruning.prune import prune
@@ -49,14 +49,14 @@ class Workload:
 
 @dataclass
 class Timing:
-    """One contender: seconds per round, and what was executed."""
+    """One contender: seconds per round, and what was executed: rows, and FLOPs of the prefill, selection included."""
 
     label: str
     prefill: list[float] = field(default_factory=list)
     decode: list[float] = field(default_factory=list)
     peak_memory: int | None = None
     rows_per_layer: list[int] = field(default_factory=list)
-    overhead_flops: float = 0.0
+    flops: float = 0.0
 
 
 def build_model(workload: Workload, dtype: torch.dtype, device: torch.device, attn: str = "sdpa") -> Any:
@@ -176,13 +176,13 @@ def _once(
                 use_cache=True,
             )
         end = now()
-        timing.rows_per_layer = [workload.side**2] * workload.shape.num_layers
-        if session is not None:
-            trace = session.traces[0]
+        if session is None:
+            timing.rows_per_layer = [workload.side**2] * workload.shape.num_layers
+            timing.flops = prefill_flops(timing.rows_per_layer, workload.text_tokens, workload.shape)
+        else:
+            trace, tower = session.traces[0], session.adapter.tower.shape
             timing.rows_per_layer = list(trace.rows_per_layer)
-            tower = session.adapter.tower.shape
-            selection = selection_flops(session.method, executed_work(trace, tower), workload.shape, tower)
-            timing.overhead_flops = sum(selection.values())
+            timing.flops = executed_cost(session.method, trace, workload.shape, tower).executed
     if cuda:
         timing.peak_memory = max(timing.peak_memory or 0, torch.cuda.max_memory_allocated(model.device))
     return prefilled - start, (end - prefilled) / max(1, workload.output_tokens)
@@ -198,7 +198,7 @@ def ratio_interval(numerator: Sequence[float], denominator: Sequence[float]) -> 
     return median, float(interval.low), float(interval.high)
 
 
-def latency_rows(workload: Workload, timings: Sequence[Timing]) -> Iterator[dict[str, Any]]:
+def latency_rows(timings: Sequence[Timing]) -> Iterator[dict[str, Any]]:
     """One row per contender: medians, paired speed-ups over stock, and the FLOPs-implied prefill speed-up.
 
     `of_implied` is the measured over the implied speed-up. The measured prefill holds the vision tower and the
@@ -206,9 +206,8 @@ def latency_rows(workload: Workload, timings: Sequence[Timing]) -> Iterator[dict
     out of reach.
     """
     stock = timings[0]
-    full = prefill_flops([workload.side**2] * workload.shape.num_layers, workload.text_tokens, workload.shape)
     for timing in timings:
-        flops = prefill_flops(timing.rows_per_layer, workload.text_tokens, workload.shape) + timing.overhead_flops
+        implied = stock.flops / timing.flops
         speedup = ratio_interval(stock.prefill, timing.prefill)
         yield {
             "contender": timing.label,
@@ -217,8 +216,8 @@ def latency_rows(workload: Workload, timings: Sequence[Timing]) -> Iterator[dict
             "decode_ms": 1000 * float(np.median(timing.decode)),
             "prefill_speedup": speedup,
             "decode_speedup": ratio_interval(stock.decode, timing.decode),
-            "implied_speedup": full / flops,
-            "of_implied": speedup[0] / (full / flops),
+            "implied_speedup": implied,
+            "of_implied": speedup[0] / implied,
             "peak_memory_mib": None if timing.peak_memory is None else timing.peak_memory / 2**20,
         }
 

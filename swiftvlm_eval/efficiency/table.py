@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from swiftvlm_eval.efficiency.flops import PAPER_TEXT_TOKENS, SYSTEM_TOKENS, prefill_flops
-from swiftvlm_eval.efficiency.selection import planned_work, selection_flops
+from swiftvlm_eval.efficiency.cost import planned_cost
 from swiftvlm_eval.models.shape import CLIP_L, LLAVA_7B, DecoderShape, TowerShape
 from swiftvlm_eval.pruning.budget import REFERENCE_VISUAL_TOKENS, BudgetError, parse_budget
 from swiftvlm_eval.pruning.contract import PruningMethod
@@ -69,12 +68,11 @@ def decoder_of(model: str | None, shape: str, visual_tokens: int | None = None) 
         return Decoder(parse_shape(shape) if shape else LLAVA_7B, tower, count, {})
     from transformers import AutoConfig
 
-    from swiftvlm_eval.demo import checkpoint_path
+    from swiftvlm_eval.models.checkpoint import source_of
     from swiftvlm_eval.models.families import visual_tokens_per_image
 
     try:
-        source = str(checkpoint_path()) if model == "demo" else model
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source_of(model), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"model={model!r}: its config cannot be read ({str(error).splitlines()[0]})") from error
     if visual_tokens is None:
@@ -131,24 +129,18 @@ def _costs(method: PruningMethod, share: float, decoder: Decoder, text_tokens: i
     except BudgetError as error:
         empty = dict.fromkeys(("rows_per_layer", "mean_visual_tokens", "layers_tflops", "tflops", "paper_tflops"))
         return {**empty, "selection_tflops": {}, "overhead_tflops": {}, "note": str(error)}
-    in_layers = prefill_flops(plan.rows_per_layer, text_tokens, shape)
-    question = max(1, text_tokens - SYSTEM_TOKENS)
-    prompt = planned_work(plan, text_tokens, question, decoder.tower)
-    selection = selection_flops(method, prompt, shape, decoder.tower)
-    overhead = method.overhead_flops(plan, shape.hidden_size)
-    attributed = method.attributed_plan(plan)
-    paper = prefill_flops((attributed or plan).rows_per_layer, PAPER_TEXT_TOKENS, shape) + sum(overhead.values())
+    cost = planned_cost(method, plan, text_tokens, shape, decoder.tower)
     notes = ["expected count"] if plan.adaptive and plan.stages else []
-    if attributed is not None:
-        notes.append(f"the paper counts {attributed.mean_visual_tokens:.1f} tokens")
+    if cost.attributed_mean is not None:
+        notes.append(f"the paper counts {cost.attributed_mean:.1f} tokens")
     return {
         "rows_per_layer": [[rows, len(list(run))] for rows, run in groupby(plan.rows_per_layer)],
         "mean_visual_tokens": plan.mean_visual_tokens,
-        "layers_tflops": in_layers / 1e12,
-        "selection_tflops": {item: value / 1e12 for item, value in selection.items()},
-        "tflops": (in_layers + sum(selection.values())) / 1e12,
-        "paper_tflops": paper / 1e12,
-        "overhead_tflops": {item: value / 1e12 for item, value in overhead.items()},
-        "attributed_mean": None if attributed is None else attributed.mean_visual_tokens,
+        "layers_tflops": cost.layers / 1e12,
+        "selection_tflops": {item: value / 1e12 for item, value in cost.selection.items()},
+        "tflops": cost.executed / 1e12,
+        "paper_tflops": cost.paper / 1e12,
+        "overhead_tflops": {item: value / 1e12 for item, value in cost.overhead.items()},
+        "attributed_mean": cost.attributed_mean,
         "note": "; ".join(notes),
     }

@@ -169,6 +169,11 @@ class Checkpoint:
         return {name: encoded[name] for name in names}, counts
 
 
+def source_of(pretrained: str) -> str:
+    """Where the files of a checkpoint are: the folder of the embedded model for `demo`, else what was asked for."""
+    return str(checkpoint_path()) if pretrained == "demo" else pretrained
+
+
 def load_checkpoint(
     pretrained: str,
     *,
@@ -200,7 +205,7 @@ def load_checkpoint(
         raise ValueError(f"image_mode={image_mode!r}: allowed are pad, hf_default")
     target = resolve_device(device)
     torch_dtype = resolve_dtype(dtype, target)
-    source = str(checkpoint_path()) if pretrained == "demo" else pretrained
+    source = source_of(pretrained)
     if source.startswith((".", "/", "~")):
         source = str(Path(source).expanduser())
         if not (Path(source) / "config.json").is_file():

@@ -36,6 +36,11 @@ class Family:
     box_frames: Mapping[str, str]
     one_grid: bool = False
 
+    @property
+    def model_class(self) -> str:
+        """Name of its lmms-eval model class: `SwiftvlmLlavaNext` where the suffix is `llava_next`."""
+        return "Swiftvlm" + "".join(part.capitalize() for part in self.suffix.split("_"))
+
 
 _LLAVA_PROMPTS = MappingProxyType({"llama": "vicuna_v1", "mistral": "mistral_instruct"})
 

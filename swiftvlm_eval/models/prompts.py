@@ -37,6 +37,11 @@ def with_images(text: str, num_images: int) -> str:
     return text if placed else f"{IMAGE_PLACEHOLDER}\n" * num_images + text
 
 
+def without_images(text: str) -> str:
+    """The user's words alone: the text without placeholders and the line ends behind them."""
+    return text.replace(f"{IMAGE_PLACEHOLDER}\n", "").replace(IMAGE_PLACEHOLDER, "").strip()
+
+
 def mistral_instruct(text: str, num_images: int = 1, system_prompt: str = "") -> str:
     """Renders one turn as LLaVA-NeXT on Mistral was trained: `[INST]`, the images, the text, `[/INST]`; no system.
 
@@ -51,8 +56,8 @@ def mistral_instruct(text: str, num_images: int = 1, system_prompt: str = "") ->
     return f"[INST] {with_images(text, num_images)} [/INST]"
 
 
-TEMPLATES = {"llama": vicuna_v1, "mistral": mistral_instruct}
-"""Language model's `model_type` -> conversation form."""
+FORMS = {"vicuna_v1": vicuna_v1, "mistral_instruct": mistral_instruct}
+"""Conversation forms by the name that the table of families gives them."""
 
 
 def prompt_ids(tokenizer: Any, prompt: str, image_token_id: int, visual_counts: Sequence[int]) -> list[int]:

@@ -1,12 +1,11 @@
 """Sums what our model class reports per sample into one description of a task's execution and timing."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from swiftvlm_eval.results.lmms_output import kept_visual_tokens
 from swiftvlm_eval.results.record import Execution, Timing
+from swiftvlm_eval.runs.report import SampleReport
 
 
 class ExecutionSum:
@@ -19,25 +18,27 @@ class ExecutionSum:
         self._selections: list[Mapping[str, float]] = []
         self._first_visual_tokens: float | None = None
 
-    def add(self, report: Mapping[str, Any]) -> None:
+    def add(self, report: SampleReport) -> None:
         """Adds one sample; a report without rows per layer (a response-cache hit) is left out."""
-        mean_rows = kept_visual_tokens(report)
-        if mean_rows is None or not report.get("visual_tokens"):
+        rows, mean_rows = report.rows, report.mean_rows
+        if rows is None or mean_rows is None or not report.visual_tokens:
             return
-        rows = [float(count) for count, layers in report["rows_per_layer"] for _ in range(layers)]
         if self._rows and len(rows) != len(self._rows[0]):
             raise ValueError(f"rows_per_layer covers {len(rows)} decoder layers, earlier samples {len(self._rows[0])}")
         self._rows.append(rows)
-        if report.get("selection_flops_t") is not None:
-            self._selections.append(report["selection_flops_t"])
+        if report.selection_flops_t is not None:
+            self._selections.append(report.selection_flops_t)
         values = {
-            **{key: report.get(key) for key in ("text_tokens", "attributed_mean", "flops_t", "flops_paper_t")},
-            "visual_tokens": report["visual_tokens"],
+            "text_tokens": report.text_tokens,
+            "attributed_mean": report.attributed_mean,
+            "flops_t": report.flops_t,
+            "flops_paper_t": report.flops_paper_t,
+            "visual_tokens": report.visual_tokens,
             "mean_rows": mean_rows,
-            "share": mean_rows / report["visual_tokens"],
+            "share": mean_rows / report.visual_tokens,
         }
         if self._first_visual_tokens is None:
-            self._first_visual_tokens = float(report["visual_tokens"])
+            self._first_visual_tokens = float(report.visual_tokens)
         for key, value in values.items():
             if value is not None:
                 self._values.setdefault(key, []).append(float(value))
@@ -86,13 +87,13 @@ class TimingSum:
         self._prefill: list[float] = []
         self._total: list[float] = []
 
-    def add(self, report: Mapping[str, Any]) -> None:
+    def add(self, report: SampleReport) -> None:
         """Adds one sample; times that are missing are not counted."""
         self._samples += 1
-        if report.get("prefill_s") is not None:
-            self._prefill.append(float(report["prefill_s"]))
-        if report.get("total_s") is not None:
-            self._total.append(float(report["total_s"]))
+        if report.prefill_s is not None:
+            self._prefill.append(report.prefill_s)
+        if report.total_s is not None:
+            self._total.append(report.total_s)
 
     def result(self) -> Timing | None:
         """Returns median, quartiles and total; None if no sample was timed."""

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import JsonValue
-
+from swiftvlm_eval.results.bounds import one_line
 from swiftvlm_eval.results.execution import ExecutionSum, TimingSum
 from swiftvlm_eval.results.lmms_output import (
     Fingerprint,
+    hub_dataset,
     pruning_report,
     raw_samples,
     read_results,
@@ -35,21 +35,10 @@ from swiftvlm_eval.results.record import (
 )
 from swiftvlm_eval.results.samples import SampleLine
 from swiftvlm_eval.runs.provenance import checkpoint_name, public_arguments
-
-# What the run description of our model class holds; `planned_mean` may differ between tasks, because it depends on the
-# token count of the first image.
-_PER_TASK_KEYS = frozenset({"planned_mean"})
-_KNOWN_KEYS = _PER_TASK_KEYS | {
-    *("method", "options", "budget", "pretrained", "revision", "family", "shape", "dtype", "device"),
-    *("attn_implementation", "batch_size", "image_mode", "seed", "world_size", "versions", "commit"),
-    *("schedule", "system_prompt_sha256"),
-}
+from swiftvlm_eval.runs.report import RunDescription
 
 # lmms-eval names of our model class, `<method>_llava` and `<method>_llava_next`; video_llava is lmms-eval's own.
 OUR_MODELS = re.compile(r"(?!video_)\w+_llava(?:_next)?")
-# A data set of the hub, owner and name; a local builder (`json`) has no owner, a path of the machine another shape.
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 # Model arguments that are recorded elsewhere, or that make no other configuration of a described run either.
 _NO_OPTIONS = {"pretrained", "revision", "device", "device_map", "batch_size", "max_batch_size"}
 
@@ -79,7 +68,7 @@ def import_run(results_json: Path) -> tuple[RunRecord, list[SampleLine]]:
 def _imported(results: Mapping[str, Any], results_json: Path) -> tuple[RunRecord, list[SampleLine]]:
     if not results["n-samples"]:
         raise ValueError(f"{results_json.name} holds no task")
-    runs: list[dict[str, Any]] = []
+    runs: list[RunDescription] = []
     tasks: dict[str, TaskResult] = {}
     samples: list[SampleLine] = []
     for task in sorted(results["n-samples"]):
@@ -93,25 +82,28 @@ def _imported(results: Mapping[str, Any], results_json: Path) -> tuple[RunRecord
         raise ValueError(f"{results_json.name} does not make a valid record: {error}") from error
 
 
-def _record(results: Mapping[str, Any], path: Path, run: Mapping[str, Any], tasks: dict[str, TaskResult]) -> RunRecord:
+def _record(
+    results: Mapping[str, Any], path: Path, described: RunDescription | None, tasks: dict[str, TaskResult]
+) -> RunRecord:
     config = results["config"]
+    run = described or RunDescription()
     settings = _settings(config, run)
-    silent = not run and OUR_MODELS.fullmatch(str(config.get("model"))) is not None
+    silent = described is None and OUR_MODELS.fullmatch(str(config.get("model"))) is not None
     status, reasons = _status(settings, tasks, silent=silent)
     return RunRecord(
         status=status,
         status_reasons=tuple(reasons),
         model=_model(config, run),
         method=MethodDescription(
-            name=run.get("method"),
-            options=run.get("options") or {} if run else _options(config),
-            budget=run.get("budget"),
-            schedule=run.get("schedule"),
+            name=run.method,
+            options=_options(config) if described is None else run.options or {},
+            budget=run.budget,
+            schedule=run.schedule,
         ),
         settings=settings,
         software=Software(
-            versions=run.get("versions") or {},
-            commit=run.get("commit"),
+            versions=run.versions or {},
+            commit=run.commit,
             lmms_eval_version=_text_or_none(results.get("lmms_eval_version")),
         ),
         origin=Origin(
@@ -121,17 +113,17 @@ def _record(results: Mapping[str, Any], path: Path, run: Mapping[str, Any], task
         ),
         tasks=tasks,
         wall_time_s=_number(results.get("total_evaluation_time_seconds")),
-        extra={key: run[key] for key in sorted(set(run) - _KNOWN_KEYS)},
+        extra=dict(sorted((run.model_extra or {}).items())),
     )
 
 
 def _import_task(
     results: Mapping[str, Any], path: Path, task: str
-) -> tuple[TaskResult, list[SampleLine], list[dict[str, Any]]]:
+) -> tuple[TaskResult, list[SampleLine], list[RunDescription]]:
     expected, available = (_count(results, path, task, key) for key in ("effective", "original"))
     reported = _reported_metrics(results["results"].get(task, {}))
     lines: list[SampleLine] = []
-    runs: list[dict[str, Any]] = []
+    runs: list[RunDescription] = []
     prompts, documents = Fingerprint(), Fingerprint()
     execution, timing = ExecutionSum(), TimingSum()
     dataset: Any = None
@@ -145,18 +137,18 @@ def _import_task(
                 execution.add(report)
                 timing.add(report)
             except (TypeError, ValueError) as error:
-                raise ValueError(f"{file.name}, document {sample['doc_id']}: {error}") from error
+                raise ValueError(f"{file.name}, document {sample['doc_id']}: {one_line(error)}") from error
             lines.append(line)
             dataset = sample.get("split") if dataset is None else dataset
             prompts.add(line.doc_id, sample.get("input"))
             documents.add(line.doc_id, sample.get("target"))
-            if isinstance(report.get("run"), dict):
-                runs.append(report["run"])
+            if report.run is not None:
+                runs.append(report.run)
     logged = file.exists()
     directions = results.get("higher_is_better", {}).get(task, {})
     result = TaskResult(
         version=results.get("versions", {}).get(task),
-        dataset=_hub_dataset(results["configs"].get(task)) if dataset is None else dataset,
+        dataset=hub_dataset(results["configs"].get(task)) if dataset is None else dataset,
         expected=expected,
         available=available,
         answered=len(lines) if logged else None,
@@ -168,31 +160,10 @@ def _import_task(
             name: _metric(name, value, stderr, lines if logged else None, directions.get(name.split(",")[0]))
             for name, (value, stderr) in reported.items()
         },
-        execution=execution.result(runs[0].get("planned_mean") if runs else None),
+        execution=execution.result(runs[0].planned_mean if runs else None),
         timing=timing.result(),
     )
     return result, lines, runs
-
-
-def _hub_dataset(config: object) -> JsonValue:
-    """Says what a task that is silent about its data had lmms-eval load; None unless that is a data set of the hub.
-
-    Which commit was loaded is in no file of lmms-eval's.
-    """
-    if not isinstance(config, Mapping) or not _HUB_ID.fullmatch(str(config.get("dataset_path"))):
-        return None
-    options = config.get("dataset_kwargs")
-    options = options if isinstance(options, Mapping) else {}
-    if options.get("load_from_disk") or options.get("data_files"):
-        return None
-    revision = str(options.get("revision") or "main")
-    parts = [f"{config['dataset_path']}@{revision}", config.get("dataset_name"), config.get("test_split")]
-    return {
-        "source": "/".join(str(part) for part in parts if part),
-        "revision": revision,
-        "pin": "pinned" if _COMMIT.fullmatch(revision) else "not pinned",
-        "commit": None,
-    }
 
 
 def _count(results: Mapping[str, Any], path: Path, task: str, key: str) -> int:
@@ -273,28 +244,25 @@ def _plain(limit: float | None) -> str:
     return "none" if limit is None else f"{limit:g}"
 
 
-def _agreeing(runs: Sequence[dict[str, Any]], file_name: str) -> dict[str, Any]:
-    """Returns the run description; all tasks and ranks must give the same one."""
+def _agreeing(runs: Sequence[RunDescription], file_name: str) -> RunDescription | None:
+    """Returns the run description, None without one; all tasks and ranks must give the same one."""
     if not runs:
-        return {}
+        return None
     first = runs[0]
     for other in runs[1:]:
-        differing = sorted(
-            key for key in (set(first) | set(other)) - _PER_TASK_KEYS if first.get(key) != other.get(key)
-        )
-        if differing:
+        if differing := first.differences(other):
             raise ValueError(f"{file_name}: the run describes itself differently in {', '.join(differing)}")
     return first
 
 
-def _model(config: Mapping[str, Any], run: Mapping[str, Any]) -> ModelDescription:
+def _model(config: Mapping[str, Any], run: RunDescription) -> ModelDescription:
     arguments = _model_arguments(config.get("model_args"))
-    shape = run.get("shape")
-    pretrained = run.get("pretrained") or arguments.get("pretrained")
+    shape = run.shape
+    pretrained = run.pretrained or arguments.get("pretrained")
     return ModelDescription(
         pretrained=checkpoint_name(str(pretrained)) if pretrained else None,
-        revision=run.get("revision") or arguments.get("revision"),
-        family=run.get("family"),
+        revision=run.revision or arguments.get("revision"),
+        family=run.family,
         lmms_eval_model=str(config.get("model")),
         shape=ModelShape(**{key: shape.get(key) for key in ModelShape.model_fields}) if shape else None,
     )
@@ -323,18 +291,17 @@ def _model_arguments(text: object) -> dict[str, str]:
     return arguments
 
 
-def _settings(config: Mapping[str, Any], run: Mapping[str, Any]) -> Settings:
+def _settings(config: Mapping[str, Any], run: RunDescription) -> Settings:
     limit = config.get("limit")
-    seed = run.get("seed")
     return Settings(
-        dtype=run.get("dtype"),
-        device=run.get("device"),
-        attn_implementation=run.get("attn_implementation"),
-        batch_size=run.get("batch_size"),
-        image_mode=run.get("image_mode"),
-        system_prompt_sha256=run.get("system_prompt_sha256"),
-        seed=config.get("torch_seed") if seed is None else seed,
-        world_size=run.get("world_size"),
+        dtype=run.dtype,
+        device=run.device,
+        attn_implementation=run.attn_implementation,
+        batch_size=run.batch_size,
+        image_mode=run.image_mode,
+        system_prompt_sha256=run.system_prompt_sha256,
+        seed=config.get("torch_seed") if run.seed is None else run.seed,
+        world_size=run.world_size,
         limit=None if limit in (None, -1) else float(limit),
         offset=int(config.get("offset") or 0),
         gen_kwargs=config.get("gen_kwargs") or None,

@@ -13,11 +13,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from swiftvlm_eval.results.files import require_regular
 from swiftvlm_eval.results.mmbench import answer_letter
 from swiftvlm_eval.results.samples import SampleLine
+from swiftvlm_eval.runs.report import SampleReport, report_in
 
 RESULTS_NAME = re.compile(r"(?P<stamp>\d{8}_\d{6})_results\.json")
+# A data set of the hub, owner and name; a local builder (`json`) has no owner, a path of the machine another shape.
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -42,6 +48,27 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def _is_mapping(content: object, key: str) -> bool:
     return isinstance(content, Mapping) and isinstance(content.get(key), Mapping)
+
+
+def hub_dataset(config: object) -> JsonValue:
+    """Says what a task that is silent about its data had lmms-eval load; None unless that is a data set of the hub.
+
+    Which commit was loaded is in no file of lmms-eval's.
+    """
+    if not isinstance(config, Mapping) or not _HUB_ID.fullmatch(str(config.get("dataset_path"))):
+        return None
+    options = config.get("dataset_kwargs")
+    options = options if isinstance(options, Mapping) else {}
+    if options.get("load_from_disk") or options.get("data_files"):
+        return None
+    revision = str(options.get("revision") or "main")
+    parts = [f"{config['dataset_path']}@{revision}", config.get("dataset_name"), config.get("test_split")]
+    return {
+        "source": "/".join(str(part) for part in parts if part),
+        "revision": revision,
+        "pin": "pinned" if _COMMIT.fullmatch(revision) else "not pinned",
+        "commit": None,
+    }
 
 
 def samples_path(results_path: Path, task: str) -> Path:
@@ -71,28 +98,22 @@ def raw_samples(path: Path) -> Iterator[dict[str, Any]]:
             yield sample
 
 
-def pruning_report(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what our model class reported for a sample (key `swiftvlm` of its token counts), or an empty dict.
+def pruning_report(sample: Mapping[str, Any]) -> SampleReport:
+    """Returns what our model class reported for a sample in its token counts, or an empty report.
 
     Raises:
-        ValueError: The token counts are not shaped as lmms-eval writes them.
+        ValueError: The token counts are not shaped as lmms-eval writes them, or the report is not as ours are.
     """
-    return _report_of(next(iter(_token_counts(sample)), {}))
+    return report_in(next(iter(_token_counts(sample)), {}))
 
 
 def has_failed(sample: Mapping[str, Any]) -> bool:
     """Returns whether our model class reported that an answer to the sample (a choice of it, too) means nothing.
 
     Raises:
-        ValueError: The token counts are not shaped as lmms-eval writes them.
+        ValueError: The token counts are not shaped as lmms-eval writes them, or a report is not as ours are.
     """
-    reports = [_report_of(counts) for counts in _token_counts(sample)]
-    return any(report.get("failed") or report.get("error") for report in reports)
-
-
-def _report_of(counts: Mapping[str, Any]) -> dict[str, Any]:
-    report = counts.get("swiftvlm")
-    return report if isinstance(report, dict) else {}
+    return any(report_in(counts).is_failure for counts in _token_counts(sample))
 
 
 def _token_counts(sample: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -107,14 +128,6 @@ def _token_counts(sample: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(counts, list) or not all(isinstance(each, dict | None) for each in counts):
         raise ValueError(f"token_counts {counts!r}; allowed are null or a list of objects and nulls")
     return [each or {} for each in counts]
-
-
-def kept_visual_tokens(report: Mapping[str, Any]) -> float | None:
-    """Returns the mean visual rows per decoder layer of a sample's run-length coded rows, None if not reported."""
-    runs = report.get("rows_per_layer")
-    if not runs:
-        return None
-    return float(sum(rows * layers for rows, layers in runs) / sum(layers for _, layers in runs))
 
 
 def sample_line(task: str, sample: Mapping[str, Any], metrics: Iterable[str]) -> SampleLine:
@@ -148,11 +161,11 @@ def sample_line(task: str, sample: Mapping[str, Any], metrics: Iterable[str]) ->
         scores=scores,
         failed=has_failed(sample),
         input_tokens=counts.get("input_tokens"),
-        visual_tokens=report.get("visual_tokens"),
-        kept_visual_tokens=kept_visual_tokens(report),
+        visual_tokens=report.visual_tokens,
+        kept_visual_tokens=report.mean_rows,
         output_tokens=counts.get("output_tokens"),
-        prefill_s=report.get("prefill_s"),
-        total_s=report.get("total_s"),
+        prefill_s=report.prefill_s,
+        total_s=report.total_s,
     )
 
 
@@ -187,14 +200,14 @@ def _group_of(value: Mapping[str, Any], group: str | None, stratum: str | None) 
     return group, stratum
 
 
-def _image_of(task: str, sample: Mapping[str, Any], report: Mapping[str, Any]) -> str | None:
+def _image_of(task: str, sample: Mapping[str, Any], report: SampleReport) -> str | None:
     """Returns the name of a sample's image: the task's own, else the hash that our model class reports, else None."""
     named = sample.get("cluster_id")
     if named not in (None, "", "None"):  # a task that formats a missing field writes the word
         return str(named)
-    if "image" not in report:
+    if not report.names_images:
         return None
-    return f"{task} document {sample['doc_id']}" if report["image"] is None else f"image {report['image']}"
+    return f"{task} document {sample['doc_id']}" if report.image is None else f"image {report.image}"
 
 
 def _text(value: object) -> str:

@@ -14,12 +14,14 @@ import json
 import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from swiftvlm_eval.results.bounds import Amount, Count, Score, Seed, Spread, StrictJson
 
 FORMAT = "swiftvlm-eval/run-record"
 SCHEMA_VERSION = 1
+# Families under names that earlier records give them.
+_RENAMED_FAMILIES = {"llava15": "llava"}
 # File systems take names of 255 bytes; the record id tells apart what is cut.
 _LONGEST_PART = 80
 
@@ -46,7 +48,8 @@ class ModelDescription(_Frozen):
     Attributes:
         pretrained: Checkpoint name (`demo` is the embedded model); a folder appears as `local:<its name>-<hash>`.
         revision: Checkpoint revision.
-        family: `llava15` or `llava_next`; None for a model class that is not ours.
+        family: `llava`, `llava_next` or another `model_type` of a checkpoint's config; None for a model class that is
+            not ours. Earlier records say `llava15` for `llava`, which they mean.
         lmms_eval_model: The name given to lmms-eval's `--model`.
         shape: Sizes of the language model.
     """
@@ -56,6 +59,11 @@ class ModelDescription(_Frozen):
     family: str | None
     lmms_eval_model: str
     shape: ModelShape | None
+
+    @field_validator("family")
+    @classmethod
+    def _by_its_present_name(cls, family: str | None) -> str | None:
+        return None if family is None else _RENAMED_FAMILIES.get(family, family)
 
 
 class MethodDescription(_Frozen):

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from swiftvlm_eval.runs.report import REPORT_KEY, report_in
+
 
 class Journal:
     """Append-only files of answers, one JSON line each, one file per process; a line cut off by a kill is ignored.
@@ -54,11 +56,9 @@ class Journal:
 
     def _of_this_run(self, counts: dict[str, Any]) -> dict[str, Any]:
         """Counts whose description of the run, if they hold one, names the present number of processes."""
-        report = counts.get("swiftvlm")
-        run = report.get("run") if isinstance(report, Mapping) else None
-        if not isinstance(report, Mapping) or not isinstance(run, Mapping):
+        if not isinstance(counts.get(REPORT_KEY), Mapping):
             return counts
-        return {**counts, "swiftvlm": {**report, "run": {**run, "world_size": self._count}}}
+        return {**counts, REPORT_KEY: report_in(counts).on_processes(self._count).to_dict()}
 
     def add(self, request: Any, text: str, counts: dict[str, Any]) -> None:
         """Stores an answer at once."""

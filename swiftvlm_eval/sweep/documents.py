@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from swiftvlm_eval.task_loading import load_tasks
+from swiftvlm_eval.plugin import load_tasks
 
 
 class Documents:

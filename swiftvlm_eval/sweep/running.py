@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swiftvlm_eval.models.families import family_of
 from swiftvlm_eval.pruning.budget import BudgetError
 from swiftvlm_eval.pruning.methods import make_method
 from swiftvlm_eval.runs.journal import Journal
@@ -64,7 +65,7 @@ class Sweep:
         limit: int | None = None,
         processes: Processes | None = None,
     ) -> None:
-        from swiftvlm_eval import lmms
+        from swiftvlm_eval.lmms.model import model_class
 
         self.checkpoint = checkpoint
         self.documents = documents
@@ -72,13 +73,8 @@ class Sweep:
         self.batch_size = batch_size
         self.limit = limit
         self.processes = processes or Processes(checkpoint.model.device.type)
-        families = {cls.family: cls for cls in (lmms.SwiftvlmLlava, lmms.SwiftvlmLlavaNext)}
-        self.model_class = families[checkpoint.family]
-
-    @property
-    def family_name(self) -> str:
-        """`llava` or `llava_next`, as in lmms-eval model names."""
-        return "llava_next" if self.checkpoint.family == "llava_next" else "llava"
+        self.family = family_of(checkpoint.family)
+        self.model_class = model_class(self.family.name)
 
     def run(self, grid: Sequence[Configuration]) -> Iterator[Outcome]:
         """Runs what is not there yet, yielding each outcome as it is known; what others have claimed comes last.
@@ -191,9 +187,9 @@ class Sweep:
             seed=configuration.seed,
             batch_size=self.batch_size,
             device=self.checkpoint.model.device.type,
+            journal=Journal(stored, processes.number, processes.count),
             **configuration.options,
         )
-        model.journal = Journal(stored, processes.number, processes.count)
         results_file = self._evaluate(model, configuration)
         return processes.told(lambda: self._keep(configuration, results_file))
 
@@ -259,7 +255,7 @@ class Sweep:
             "seed": configuration.seed,
             **configuration.options,
         }
-        results["config"]["model"] = f"swiftvlm_{self.family_name}"
+        results["config"]["model"] = f"swiftvlm_{self.family.suffix}"
         results["config"]["resolved_cli_args"] = {"timezone": "UTC"}
         results["config"]["model_args"] = ",".join(f"{key}={value}" for key, value in arguments.items())
         samples = results.pop("samples")
@@ -278,7 +274,7 @@ class Sweep:
 
     def _code(self) -> str:
         """Names the code and device that answer: one record never mixes answers of two of them."""
-        from swiftvlm_eval.lmms import device_name
+        from swiftvlm_eval.lmms.reporting import device_name
 
         facts = json.dumps([commit(), package_versions(), device_name(self.checkpoint.model.device)], sort_keys=True)
         return hashlib.sha256(facts.encode()).hexdigest()[:8]

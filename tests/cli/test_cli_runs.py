@@ -71,7 +71,7 @@ def test_a_bad_option_is_named_before_the_model_is_loaded(
     assert status == 1 and message in output
 
 
-@pytest.mark.parametrize(("family", "why"), [("llava15", "images are 16"), ("llava_next", "depend on the image")])
+@pytest.mark.parametrize(("family", "why"), [("llava", "images are 16"), ("llava_next", "depend on the image")])
 def test_a_count_for_another_family_is_refused_before_weights_are_read(tmp_path: Path, family: str, why: str) -> None:
     in_memory(family, grid=4, layers=12).model.config.save_pretrained(tmp_path / "model")  # a config and nothing else
     options = ("--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--tasks", "demo_gqa")

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from swiftvlm_eval.efficiency import latency
-from swiftvlm_eval.efficiency.flops import DecoderShape
 from swiftvlm_eval.efficiency.latency import (
     AGAIN,
     Timing,
@@ -22,6 +21,7 @@ from swiftvlm_eval.efficiency.latency import (
     ratio_interval,
     steady,
 )
+from swiftvlm_eval.models.shape import DecoderShape
 from swiftvlm_eval.pruning.methods import make_method
 
 SHAPE = DecoderShape(hidden_size=64, intermediate_size=128, num_layers=4, num_heads=4, num_kv_heads=4)
@@ -112,7 +112,7 @@ def test_rounds_of_warm_up_are_not_among_the_timings(monkeypatch: pytest.MonkeyP
     for timing, prefill in zip(timings, ([4.0, 8.0], [4.0, 8.0], [5.0, 9.0], [2.0, 4.0]), strict=True):
         assert timing.prefill == pytest.approx(prefill)
         assert timing.decode == pytest.approx([seconds / 10 for seconds in prefill])
-    rows = {row["contender"]: row for row in latency_rows(WORKLOAD, timings)}
+    rows = {row["contender"]: row for row in latency_rows(timings)}
     assert rows["stock"]["prefill_ms"] == pytest.approx(6000) and rows["stock"]["decode_ms"] == pytest.approx(600)
     assert rows["random 0.5"]["prefill_speedup"] == pytest.approx((2.0, 2.0, 2.0))
 
@@ -137,11 +137,11 @@ def by_hand(rows: list[float], text: int) -> float:
 
 def test_what_selection_costs_is_part_of_the_implied_speed_up() -> None:
     """The implied speed-up is that of the layers and of what chose the rows, together."""
-    stock = Timing("stock", [4.0] * 3, [0.4] * 3, rows_per_layer=[16] * 4)
-    lean = Timing("lean", [2.0] * 3, [0.2] * 3, rows_per_layer=[16, 4, 4, 4])
-    costly = Timing("costly", [2.0] * 3, [0.2] * 3, rows_per_layer=[16, 4, 4, 4], overhead_flops=1e6)
     full, pruned = by_hand([16] * 4, 6), by_hand([16, 4, 4, 4], 6)
-    rows = list(latency_rows(WORKLOAD, [stock, lean, costly]))
+    stock = Timing("stock", [4.0] * 3, [0.4] * 3, rows_per_layer=[16] * 4, flops=full)
+    lean = Timing("lean", [2.0] * 3, [0.2] * 3, rows_per_layer=[16, 4, 4, 4], flops=pruned)
+    costly = Timing("costly", [2.0] * 3, [0.2] * 3, rows_per_layer=[16, 4, 4, 4], flops=pruned + 1e6)
+    rows = list(latency_rows([stock, lean, costly]))
     implied = [1.0, full / pruned, full / (pruned + 1e6)]
     assert [row["implied_speedup"] for row in rows] == pytest.approx(implied)
     assert [row["of_implied"] for row in rows] == pytest.approx([1.0, 2 / implied[1], 2 / implied[2]])
@@ -154,7 +154,7 @@ def test_selection_costs_reach_the_timings() -> None:
     shape = DecoderShape(hidden_size=64, intermediate_size=128, num_layers=8, num_heads=4, num_kv_heads=4)
     workload = Workload(shape, side=6, text_tokens=6, output_tokens=1)
     timings = measure(workload, contenders, rounds=1, warmup=0, dtype=torch.float32)
-    overhead = {timing.label: timing.overhead_flops for timing in timings}
+    overhead = {timing.label: timing.flops - by_hand(timing.rows_per_layer, 6) for timing in timings}
     assert overhead["stock"] == overhead[AGAIN] == overhead[latency.KEEP_ALL] == 0
     assert overhead["random"] == 0 and overhead["swiftvlm"] > 0
     rows = {timing.label: timing.rows_per_layer for timing in timings}

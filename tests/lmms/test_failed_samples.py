@@ -24,7 +24,9 @@ BAD = [float("nan"), float("inf")]
 def broken(value: float = float("nan"), part: str = "model.layers.3.mlp.down_proj") -> Checkpoint:
     """One weight matrix of the decoder is not finite."""
     own = in_memory(grid=4, layers=12)
-    (weight,) = [value for name, value in own.adapter.decoder.named_parameters() if f"model.{name}".startswith(part)]
+    (weight,) = [
+        value for name, value in own.adapter.decoder.module.named_parameters() if f"model.{name}".startswith(part)
+    ]
     with torch.no_grad():
         weight.fill_(value)
     return own
@@ -87,11 +89,10 @@ def test_scores_of_a_broken_model_are_failed(text: str) -> None:
 
 def test_stored_answers_keep_their_failure_and_their_image(tmp_path: Path) -> None:
     requests = [{"max_new_tokens": 1}] * 2
-    first = make_model("fastv", budget=0.6, own=broken())
-    first.journal = Journal(tmp_path / "answers.jsonl")
+    first = make_model("fastv", budget=0.6, own=broken(), journal=Journal(tmp_path / "answers.jsonl"))
     made = first.generate_until(make_requests(first, requests))
-    resumed = make_model("fastv", budget=0.6)  # would not fail
-    resumed.journal = Journal(tmp_path / "answers.jsonl")
+    # would not fail
+    resumed = make_model("fastv", budget=0.6, journal=Journal(tmp_path / "answers.jsonl"))
     found = resumed.generate_until(make_requests(resumed, requests))
     assert failures(found) == failures(made) == [True, True]
     images = [[answer.token_counts.to_dict()["swiftvlm"]["image"] for answer in answers] for answers in (made, found)]

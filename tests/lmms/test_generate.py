@@ -19,8 +19,9 @@ from lmms.tiny_runs import (
 from PIL import Image
 from tiny_models import make_image
 
-from swiftvlm_eval import lmms as module
-from swiftvlm_eval.lmms import cut_at, generation_arguments, run_lengths
+from swiftvlm_eval.lmms import reporting
+from swiftvlm_eval.lmms.answering import cut_at, generation_arguments
+from swiftvlm_eval.runs.report import RunDescription
 
 SHORT = {"max_new_tokens": 6}
 RUN_KEYS = {
@@ -43,14 +44,14 @@ def stock_answer(family: str, question: str, images: list[Image.Image], tokens: 
     """The library by itself: its processor on the whole prompt, its own generate()."""
     own = checkpoint(family)
     prompt = f"{SYSTEM} USER: {'<image>' + chr(10) if images else ''}{question} ASSISTANT:"
-    ready = [squared(image) if family == "llava15" else image for image in images]
+    ready = [squared(image) if family == "llava" else image for image in images]
     inputs = own.processor(text=prompt, images=ready or None, return_tensors="pt")
     with torch.no_grad():
         ids = own.model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
     return str(own.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
 
 
-@pytest.mark.parametrize("family", ["llava15", "llava_next"])
+@pytest.mark.parametrize("family", ["llava", "llava_next"])
 def test_vanilla_answers_are_those_of_the_stock_library(family: str) -> None:
     model = make_model("vanilla", family=family)
     answers = model.generate_until(make_requests(model, [SHORT] * 4))
@@ -65,7 +66,7 @@ def test_vanilla_answers_are_those_of_the_stock_library(family: str) -> None:
 def test_prompts_without_images_run_unpruned() -> None:
     model = make_model("fastv", budget=0.4)
     (answer,) = model.generate_until(make_requests(model, [SHORT], sizes=[[]]))
-    assert answer.text == stock_answer("llava15", QUESTIONS[0], [], 6)
+    assert answer.text == stock_answer("llava", QUESTIONS[0], [], 6)
     report = answer.token_counts.to_dict()["swiftvlm"]
     assert (report["visual_tokens"], report["rows_per_layer"]) == (0, [[0, 12]])
 
@@ -84,7 +85,7 @@ def test_answers_come_in_request_order_whatever_their_arguments() -> None:
 
 @pytest.mark.parametrize(
     ("method", "family"),
-    [("swiftvlm", "llava15"), ("random", "llava15"), ("fastv", "llava_next"), ("vanilla", "llava_next")],
+    [("swiftvlm", "llava"), ("random", "llava"), ("fastv", "llava_next"), ("vanilla", "llava_next")],
 )
 def test_batches_change_nothing(method: str, family: str) -> None:
     found = {}
@@ -161,14 +162,14 @@ def test_tokens_after_the_end_are_not_counted() -> None:
     model = make_model("vanilla")
     end = model.checkpoint.tokenizer.eos_token_id
     sequence = torch.tensor([7, 8, 9, 11, 12, end, 0, 0])
-    assert model._emitted(sequence, 3) == [11, 12, end]
-    assert model._emitted(sequence[:5], 3) == [11, 12]
+    assert model.answering._emitted(sequence, 3) == [11, 12, end]
+    assert model.answering._emitted(sequence[:5], 3) == [11, 12]
 
 
 def test_padding_clones_are_answered_but_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """With several processes lmms-eval repeats a request on ranks that have fewer."""
     noted: list[dict[str, Any]] = []
-    monkeypatch.setattr(module, "log_metrics", lambda **metrics: noted.append(metrics))
+    monkeypatch.setattr(reporting, "log_metrics", lambda **metrics: noted.append(metrics))
     model = make_model("fastv", budget=0.5)
     requests = make_requests(model, [SHORT] * 3)
     requests[2].metadata["__padding_only__"] = True
@@ -177,7 +178,7 @@ def test_padding_clones_are_answered_but_not_counted(monkeypatch: pytest.MonkeyP
     assert len(answers) == 3 and answers[2].text
     (metrics,) = noted
     assert metrics["total_gen_tokens"] == 12
-    executed = sum(count * layers for count, layers in answers[0].token_counts.report["rows_per_layer"]) / 12
+    executed = sum(count * layers for count, layers in answers[0].token_counts.report.rows_per_layer) / 12
     assert metrics["additional_metrics"] == {"n_samples": 2, "mean_visual_tokens": pytest.approx(executed)}
 
 
@@ -229,11 +230,6 @@ def test_generation_is_greedy_unless_asked(given: dict[str, Any], expected: dict
     assert "until" not in found
 
 
-def test_run_lengths() -> None:
-    assert run_lengths([576, 576, 98, 98, 576]) == [[576, 2], [98, 2], [576, 1]]
-    assert run_lengths([]) == []
-
-
 def test_a_run_of_the_demo_tasks_describes_itself() -> None:
     """Through lmms-eval: 12 layers, 16 visual tokens; FastV at one half cuts after layer 1 of 12."""
     model = make_model("fastv", budget="1/2")
@@ -262,12 +258,12 @@ def test_a_run_of_the_demo_tasks_describes_itself() -> None:
             described.append(report.get("run"))
         run = described[0]
         assert run and described[1:] == [None], task
-        assert set(run) == RUN_KEYS
+        assert set(run) == RUN_KEYS == set(RunDescription.model_fields)
         assert run["planned_mean"] == pytest.approx(7.75) == sum(rows) / 12
         assert (run["method"], run["budget"], run["schedule"]) == ("fastv", 0.5, "exact")
         assert run["options"] == {"layers": None, "counts": None, "schedule": "exact", "scope": "all"}
         assert run["shape"]["num_layers"] == 12
-        assert (run["pretrained"], run["family"], run["image_mode"]) == ("tiny", "llava15", "pad")
+        assert (run["pretrained"], run["family"], run["image_mode"]) == ("tiny", "llava", "pad")
         assert (run["dtype"], run["device"], run["attn_implementation"]) == ("float32", "cpu", "sdpa")
         assert (run["batch_size"], run["world_size"], run["seed"]) == (1, 1, 0)
         assert {"torch", "transformers", "lmms-eval", "swiftvlm-eval"} <= set(run["versions"])

@@ -10,6 +10,8 @@ from lmms_eval.tasks import TaskManager
 from tiny_models import make_image
 from torch.nn.functional import log_softmax
 
+from swiftvlm_eval.lmms.answering import Answering
+
 SIZE = (70, 50)
 
 
@@ -30,13 +32,13 @@ def stock_score(question: str, continuation: str, images: bool = True) -> tuple[
 def greedy_text(monkeypatch: pytest.MonkeyPatch, method: str, tokens: int, **options: Any) -> tuple[str, str]:
     """A question, and an answer of the model that is tokenised back into the tokens it was made of."""
     model = make_model(method, **options)
-    tokenizer, emitted = model.checkpoint.tokenizer, type(model)._emitted
+    tokenizer, emitted = model.checkpoint.tokenizer, Answering._emitted
     for number in range(200):
         question = f"What is {number}?"
         (request,) = make_requests(model, [{"max_new_tokens": tokens}], sizes=[[SIZE]])
         request.arguments = (question, *request.arguments[1:])
         made: list[int] = []
-        monkeypatch.setattr(type(model), "_emitted", lambda *args, made=made: made.extend(emitted(*args)) or made)
+        monkeypatch.setattr(Answering, "_emitted", lambda *args, made=made: made.extend(emitted(*args)) or made)
         model.generate_until([request])
         text = tokenizer.decode(made)
         whole = tokenizer("ASSISTANT:" + text, add_special_tokens=False).input_ids

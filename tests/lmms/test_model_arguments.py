@@ -10,6 +10,7 @@ from loguru import logger
 
 from swiftvlm_eval import lmms
 from swiftvlm_eval.lmms import SwiftvlmLlava, SwiftvlmLlavaNext
+from swiftvlm_eval.lmms.model import model_class
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def log() -> Any:
 def test_a_name_presets_the_method_and_a_third_is_the_default(name: str, method: str, log: list[str]) -> None:
     model = MODEL_REGISTRY_V2.get_model_class(name)(checkpoint=checkpoint(), device="cpu")
     assert (model.method.name, model.budget) == (method, pytest.approx(1 / 3))
-    assert model.description["budget"] == pytest.approx(1 / 3)
+    assert model.description.budget == pytest.approx(1 / 3)
     (line,) = [line for line in log if "budget" in line]
     assert f"method {type(model.method).__name__}(" in line and "budget 0.3333" in line and "tiny" in line
 
@@ -40,7 +41,7 @@ def test_options_reach_the_method_as_typed_on_the_command_line() -> None:
     model = make_model("fastv", budget="1/3", layers="3", scope="visual", batch_size="2")
     assert model.budget == pytest.approx(1 / 3)
     assert model.batch_size == 2
-    assert model.description["options"] == {"layers": (3,), "counts": None, "schedule": "exact", "scope": "visual"}
+    assert model.description.options == {"layers": (3,), "counts": None, "schedule": "exact", "scope": "visual"}
 
 
 def test_a_count_is_read_where_every_image_has_576_visual_tokens(log: list[str]) -> None:
@@ -69,7 +70,7 @@ def test_a_count_for_other_images_is_found_before_weights_are_read(tmp_path: Pat
 
 
 def test_vanilla_has_no_budget_but_the_whole() -> None:
-    assert make_model("vanilla").description["budget"] == 1.0
+    assert make_model("vanilla").description.budget == 1.0
 
 
 def test_other_arguments_of_lmms_eval_are_taken() -> None:
@@ -112,8 +113,21 @@ def test_bad_arguments_are_found_before_a_checkpoint_is_loaded() -> None:
 
 
 def test_the_other_family_is_refused() -> None:
-    with pytest.raises(ValueError, match="pretrained='tiny': a llava15 checkpoint; allowed .* are llava_next"):
+    with pytest.raises(ValueError, match="pretrained='tiny': a llava checkpoint; allowed .* are llava_next"):
         SwiftvlmLlavaNext(checkpoint=checkpoint(), device="cpu")
+
+
+def test_a_journal_is_an_object() -> None:
+    with pytest.raises(ValueError, match="journal='answers.jsonl': allowed is a Journal"):
+        make_model("vanilla", journal="answers.jsonl")
+
+
+def test_classes_are_made_once_and_documented() -> None:
+    assert lmms.SwiftvlmLlava is SwiftvlmLlava is model_class("llava")
+    assert lmms.SwiftvlmLlavaNext__fastv is model_class("llava_next", "fastv")
+    assert "budget: mean visual tokens" in (SwiftvlmLlavaNext.__doc__ or "")
+    with pytest.raises(ValueError, match="model_type='gpt': allowed are llava, llava_next"):
+        model_class("gpt")
 
 
 def test_unknown_names_are_no_classes() -> None:
@@ -130,6 +144,6 @@ def test_a_run_from_a_folder_does_not_name_the_folders_above_it(
     for name in ("ckpt", "./ckpt", str(tmp_path / "ckpt")):
         model = make_model("vanilla")
         monkeypatch.setattr(model.checkpoint, "name", name)
-        names.add(model.description["pretrained"])
+        names.add(model.description.pretrained)
     (name,) = names
     assert name.startswith("local:ckpt-")

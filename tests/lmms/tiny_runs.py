@@ -13,7 +13,7 @@ from tiny_checkpoint import in_memory
 from tiny_models import make_image
 
 from swiftvlm_eval import plugin
-from swiftvlm_eval.lmms import SwiftvlmLlava, SwiftvlmLlavaNext
+from swiftvlm_eval.lmms.model import PrunedModel, model_class
 from swiftvlm_eval.models.checkpoint import Checkpoint
 
 SYSTEM = (
@@ -26,17 +26,16 @@ QUESTIONS = ["Why?", "What is in the picture?", "Yes or no.", "A red square left
 
 
 @cache
-def checkpoint(family: str = "llava15", grid: int = 4, layers: int = 12) -> Checkpoint:
+def checkpoint(family: str = "llava", grid: int = 4, layers: int = 12) -> Checkpoint:
     """One model for all tests that do not change it."""
     return in_memory(family, grid=grid, layers=layers)
 
 
 def make_model(
-    method: str | None = None, *, family: str = "llava15", own: Checkpoint | None = None, **options: Any
-) -> SwiftvlmLlava:
+    method: str | None = None, *, family: str = "llava", own: Checkpoint | None = None, **options: Any
+) -> PrunedModel:
     """The lmms-eval model on a tiny checkpoint."""
-    cls = SwiftvlmLlava if family == "llava15" else SwiftvlmLlavaNext
-    return cls(checkpoint=own or checkpoint(family), method=method, device="cpu", **options)
+    return model_class(family)(checkpoint=own or checkpoint(family), method=method, device="cpu", **options)
 
 
 def visuals(document: Mapping[str, Any]) -> list[Image.Image]:
@@ -56,7 +55,7 @@ def squared(image: Image.Image) -> Image.Image:
 
 
 def make_requests(
-    model: SwiftvlmLlava,
+    model: PrunedModel,
     generation: Sequence[Mapping[str, Any]],
     sizes: Sequence[Sequence[tuple[int, int]]] | None = None,
     doc_to_visual: Callable[[Any], Any] = visuals,
@@ -76,7 +75,7 @@ def make_requests(
 
 
 def score_request(
-    model: SwiftvlmLlava, question: str, target: Any, sizes: Sequence[tuple[int, int]] = ((70, 50),)
+    model: PrunedModel, question: str, target: Any, sizes: Sequence[tuple[int, int]] = ((70, 50),)
 ) -> Instance:
     """A loglikelihood request; a `target` text is a choice with its delimiter, a function a doc_to_target."""
     model.task_dict = {TASK: {SPLIT: [{"sizes": list(sizes)}]}}
@@ -90,7 +89,7 @@ def our_tasks() -> TaskManager:
     return TaskManager(include_path=f"{plugin.TASK_FOLDER}/", include_defaults=False)
 
 
-def evaluate(model: SwiftvlmLlava, *tasks: str, manager: TaskManager | None = None, **options: Any) -> dict[str, Any]:
+def evaluate(model: PrunedModel, *tasks: str, manager: TaskManager | None = None, **options: Any) -> dict[str, Any]:
     """Runs lmms-eval; `options` as of `simple_evaluate`."""
     found: dict[str, Any] = simple_evaluate(
         model=model, tasks=list(tasks), task_manager=manager or our_tasks(), bootstrap_iters=0, **options

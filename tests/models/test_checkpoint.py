@@ -23,7 +23,7 @@ def test_a_loaded_checkpoint_is_the_saved_one(folder: Path) -> None:
     saved, _ = tiny_llava(grid=4, layers=2)
     loaded = checkpoint.model.state_dict()
     assert loaded and all(torch.equal(loaded[name], value) for name, value in saved.state_dict().items())
-    assert (checkpoint.name, checkpoint.family, checkpoint.image_mode) == (str(folder), "llava15", "pad")
+    assert (checkpoint.name, checkpoint.family, checkpoint.image_mode) == (str(folder), "llava", "pad")
     assert checkpoint.model.dtype == torch.float32 and not checkpoint.model.training
     assert checkpoint.adapter.decoder.attention_implementation == "eager"
     assert checkpoint.tokenizer.padding_side == "left"

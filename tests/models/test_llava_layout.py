@@ -117,7 +117,7 @@ def test_what_does_not_add_up_is_refused() -> None:
         adapter_for(tiny_llava(grid=4, layers=1)[0]).layouts({}, [17])
 
 
-def test_llava15_tokens_are_one_grid_in_raster_order() -> None:
+def test_llava_tokens_are_one_grid_in_raster_order() -> None:
     adapter = adapter_for(tiny_llava(grid=4, layers=1)[0])
     one, two = adapter.layouts({}, [16, 32])
     assert [(int(one.row[place]), int(one.column[place])) for place in (0, 3, 4, 15)] == [

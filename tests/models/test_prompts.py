@@ -138,10 +138,11 @@ def test_images_and_placeholders_must_match() -> None:
 
 
 def test_mistral_checkpoints_have_their_own_conversation_form() -> None:
-    from swiftvlm_eval.models.prompts import TEMPLATES, mistral_instruct
+    from swiftvlm_eval.models.families import FAMILIES
+    from swiftvlm_eval.models.prompts import FORMS, mistral_instruct
 
     assert mistral_instruct("What is it?") == "[INST] <image>\nWhat is it? [/INST]"
     assert mistral_instruct("What is it?", 0, "A system sentence.") == "[INST] What is it? [/INST]"
-    assert TEMPLATES["mistral"] is mistral_instruct
+    assert {FORMS[family.prompts["mistral"]] for family in FAMILIES.values()} == {mistral_instruct}
     with pytest.raises(ValueError, match="2 <image> placeholders for 1 images"):
         mistral_instruct("<image><image>")

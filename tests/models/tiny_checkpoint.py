@@ -9,22 +9,22 @@ from transformers import CLIPImageProcessor
 from swiftvlm_eval.models.checkpoint import Checkpoint
 
 
-def in_memory(family: str = "llava15", name: str = "tiny", **sizes: Any) -> Checkpoint:
+def in_memory(family: str = "llava", name: str = "tiny", **sizes: Any) -> Checkpoint:
     """A private checkpoint in float32; `sizes` as in `tiny_llava`."""
-    build = tiny_llava if family == "llava15" else tiny_llava_next
+    build = tiny_llava if family == "llava" else tiny_llava_next
     return Checkpoint(name, None, *build(**sizes, fresh=True))
 
 
-def save(folder: Path, family: str = "llava15", *, as_on_the_hub: bool = False, **sizes: Any) -> Path:
+def save(folder: Path, family: str = "llava", *, as_on_the_hub: bool = False, **sizes: Any) -> Path:
     """Writes a checkpoint folder.
 
     Args:
         folder: made if needed.
-        family: llava15 or llava_next.
+        family: llava or llava_next.
         as_on_the_hub: LLaVA-1.5 with the plain CLIP image processor, which crops what does not fit into a square.
         sizes: as in `tiny_llava`.
     """
-    model, processor = (tiny_llava if family == "llava15" else tiny_llava_next)(**sizes, fresh=True)
+    model, processor = (tiny_llava if family == "llava" else tiny_llava_next)(**sizes, fresh=True)
     if as_on_the_hub:
         side = model.config.vision_config.image_size
         processor.image_processor = CLIPImageProcessor(

@@ -166,7 +166,7 @@ def check(model: Any, inputs: Any, name: str, options: dict[str, Any], oracle: O
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("attn", "kv_heads"), [("sdpa", 4), ("eager", 2)])
-def test_llava15(case: str, attn: str, kv_heads: int) -> None:
+def test_llava(case: str, attn: str, kv_heads: int) -> None:
     model, processor = tiny_llava(grid=12, attn=attn, kv_heads=kv_heads)
     check(model, make_inputs(processor, make_image(150, 110, seed=3)), *CASES[case])
 

@@ -20,7 +20,7 @@ def description(method: str = "swiftvlm", budget: float = 1 / 3, **changes: Any)
         "planned_mean": 576.0 if method == "vanilla" else 576.0 * budget,
         "pretrained": "llava-hf/llava-1.5-7b-hf",
         "revision": "abc123",
-        "family": "llava15",
+        "family": "llava",
         "shape": DECODER,
         "dtype": "float16",
         "device": "Test GPU",

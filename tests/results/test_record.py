@@ -48,6 +48,17 @@ def test_another_set_of_tasks_is_another_record_of_the_same_configuration(tmp_pa
     assert records[2].model_copy(update={"tasks": turned}).record_id == records[2].record_id
 
 
+def test_a_family_is_read_by_its_earlier_name(tmp_path: Path) -> None:
+    new = record(tmp_path / "new", description(family="llava"))
+    old = record(tmp_path / "old", description(family="llava15"))
+    assert old.model.family == new.model.family == "llava"
+    assert old.record_id == new.record_id
+    stored = new.to_json().replace('"family": "llava"', '"family": "llava15"')
+    assert stored != new.to_json() and RunRecord.model_validate_json(stored) == new
+    for other in ("llava_next", "another", None):
+        assert record(tmp_path / str(other), description(family=other)).model.family == other
+
+
 def test_a_status_needs_its_reason(tmp_path: Path) -> None:
     content = record(tmp_path).model_dump()
     with pytest.raises(ValidationError, match="status 'partial' does not fit"):

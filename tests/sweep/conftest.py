@@ -9,7 +9,7 @@ from lmms.tiny_runs import checkpoint
 from lmms_eval.api import task as lmms_task
 from lmms_eval.tasks import TaskManager
 
-from swiftvlm_eval.lmms import SwiftvlmLlava
+from swiftvlm_eval.lmms.answering import Answering
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -32,13 +32,13 @@ def our_folder_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def generated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Documents that a model really answered."""
     documents: list[str] = []
-    real = SwiftvlmLlava._generate
+    real = Answering.generate
 
-    def note(self: SwiftvlmLlava, batch: Any) -> Any:
+    def note(self: Answering, batch: Any) -> Any:
         documents.extend(f"{request.args[-2]}/{request.args[-3]}" for request in batch)
         return real(self, batch)
 
-    monkeypatch.setattr(SwiftvlmLlava, "_generate", note)
+    monkeypatch.setattr(Answering, "generate", note)
     return documents
 
 

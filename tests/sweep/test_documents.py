@@ -7,7 +7,7 @@ import pytest
 from command_line import run
 from small_sweeps import documents
 
-from swiftvlm_eval import task_loading
+from swiftvlm_eval import plugin
 from swiftvlm_eval.models import checkpoint as checkpoint_module
 from swiftvlm_eval.sweep.documents import Documents
 
@@ -35,7 +35,7 @@ def test_a_failure_behind_a_retry_is_told_in_one_line(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(tasks, "get_task_dict", fails)
     with pytest.raises(ValueError, match=r"^tasks=gqa,pope: the documents cannot be loaded: no route to the hub$"):
-        task_loading.load_tasks(["gqa", "pope"], None)
+        plugin.load_tasks(["gqa", "pope"], None)
 
 
 @pytest.mark.parametrize("command", [["sweep", "--methods", "vanilla"], ["check"]])

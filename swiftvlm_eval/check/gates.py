@@ -1,4 +1,4 @@
-"""A pilot of the unpruned model: is the protocol intact (image path, prompt, box frame) before hours of runs begin?"""
+"""Gates of a small unpruned run: is the protocol intact (image path, prompt, box frame) before hours of runs begin?"""
 
 import json
 import math
@@ -42,8 +42,8 @@ class Gate:
 
 
 def expectations() -> dict[str, Any]:
-    """The shipped gates; see `health.yaml`."""
-    loaded: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("health.yaml").read_text(encoding="utf-8"))
+    """The shipped gates; see `gates.yaml`."""
+    loaded: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("gates.yaml").read_text(encoding="utf-8"))
     return loaded
 
 
@@ -103,12 +103,12 @@ def check_grounding(task: str, samples: Sequence[Sample], gates: Mapping[str, fl
 
 
 def check_window(task: str, samples: Sequence[Sample], window: Mapping[str, Any] | None) -> Gate:
-    """The score against the range of published runs, given the pilot's sampling error.
+    """The score against the range of published runs, given the check's sampling error.
 
     Args:
         task: lmms-eval task.
         samples: its per-sample lines.
-        window: an entry of `windows` in `health.yaml`; None if there is none.
+        window: an entry of `windows` in `gates.yaml`; None if there is none.
     """
     what = "score as published"
     if window is None:
@@ -137,7 +137,7 @@ def check_window(task: str, samples: Sequence[Sample], window: Mapping[str, Any]
 
 
 def _whole_units(samples: Sequence[Sample], benchmark: Benchmark) -> list[SampleLine]:
-    """The lines of which the score is made, without images and questions that the pilot has only a part of.
+    """The lines of which the score is made, without images and questions that the check has only a part of.
 
     A part scores too high: an MME image counts by both its questions, an MMBench question by every order of its
     options.
@@ -160,12 +160,12 @@ def _orders(row: Mapping[str, Any]) -> int:
 
 
 def check_samples(family: str, samples: Mapping[str, Sequence[Sample]], published: bool = True) -> list[Gate]:
-    """All gates of a pilot.
+    """All gates of a check.
 
     Args:
-        family: `llava15` or `llava_next`.
+        family: of the checkpoint, a key of `windows`; another one has no ranges.
         samples: per-sample lines by task.
-        published: whether the checkpoint is one of `checkpoints` in `health.yaml`, for which the ranges hold.
+        published: whether the checkpoint is one of `checkpoints` in `gates.yaml`, for which the ranges hold.
     """
     gates = expectations()
     windows = gates["windows"].get(family, {}) if published else {}

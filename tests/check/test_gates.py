@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from swiftvlm_eval.health import check_samples, check_window, expectations, interval
+from swiftvlm_eval.check.gates import check_samples, check_window, expectations, interval
 from swiftvlm_eval.results import shipped_benchmarks
 
 
@@ -20,13 +20,13 @@ def box(
     }
 
 
-def verdicts(samples: list[dict[str, Any]], family: str = "llava15", published: bool = True) -> dict[str, str]:
+def verdicts(samples: list[dict[str, Any]], family: str = "llava", published: bool = True) -> dict[str, str]:
     lines = [{**sample, "doc_id": number} for number, sample in enumerate(samples)]
     found = check_samples(family, {"swiftvlm_refcoco_val": lines}, published)
     return {gate.what.split(" at ")[0].split(" within")[0]: gate.verdict for gate in found}
 
 
-def test_a_healthy_pilot_passes() -> None:
+def test_a_sound_run_passes() -> None:
     samples = [box(1, 1)] * 110 + [box(1, 0)] * 42 + [box(0, 0)] * 48  # 76 % against 55 %
     assert set(verdicts(samples).values()) == {"pass"}
 
@@ -93,7 +93,7 @@ def test_mme_is_a_sum_over_all_ten_categories_or_cannot_be_told() -> None:
     verdict, text = seen("mme", whole, 1480, 1540, strata=10)
     assert (verdict, text.split(" [")[0]) == ("fail", "1625")
     assert seen("mme", whole, 1600, 1650, strata=10)[0] == "pass"
-    # The first two categories of a pilot say nothing about the sum, although they would be far below 1480.
+    # The first two categories of a check say nothing about the sum, although they would be far below 1480.
     assert seen("mme", whole[:240], 1480, 1540, strata=10) == ("warn", "2 of 10 categories in 240 samples")
     # Half an image is no image: with it, and wrong, the score would be another.
     cognition = [{"mme_cognition_score": {"question_id": "c", "category": "code", "score": 0.0}}] * 3
@@ -147,7 +147,7 @@ def test_no_published_range_for_the_demo_model() -> None:
 
 # arXiv 2602.03134, tables 1 and 4.
 PAPER = {
-    "llava15": {"refcoco": 75.9, "refcoco+": 67.0, "refcocog": 70.7, "textvqa": 46.9}
+    "llava": {"refcoco": 75.9, "refcoco+": 67.0, "refcocog": 70.7, "textvqa": 46.9}
     | {"gqa": 61.4, "sqa": 69.6, "mme": 1509, "mmb": 64.6, "pope": 86.8},
     "llava_next": {"refcoco": 85.3, "textvqa": 65.5, "gqa": 63.9, "mmb": 67.9},
 }
@@ -158,7 +158,7 @@ ZOO = {"textvqa": 58.2, "gqa": 62.0, "sqa": 66.8, "mme": 1510.7, "mmb": 64.3, "p
 def test_windows_hold_the_published_vanilla_scores() -> None:
     windows, columns = expectations()["windows"], shipped_benchmarks().benchmarks
     published = {family: {columns[key].task: score for key, score in row.items()} for family, row in PAPER.items()}
-    published["llava15"] |= {columns[f"{key}_official"].task: score for key, score in ZOO.items()}
+    published["llava"] |= {columns[f"{key}_official"].task: score for key, score in ZOO.items()}
     for family, scores in published.items():
         assert set(windows[family]) == set(scores)
         for task, score in scores.items():
@@ -169,6 +169,6 @@ def test_windows_hold_the_published_vanilla_scores() -> None:
 
 def test_every_column_of_the_papers_has_a_window_and_every_window_a_column() -> None:
     windows, table = expectations()["windows"], shipped_benchmarks()
-    sets = {"llava15": ("paper", "paper_official"), "llava_next": ("paper_next",)}
+    sets = {"llava": ("paper", "paper_official"), "llava_next": ("paper_next",)}
     for family, names in sets.items():
         assert set(windows[family]) == {table.benchmarks[key].task for name in names for key in table.sets[name]}
