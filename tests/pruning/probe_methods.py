@@ -9,6 +9,7 @@ import torch
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.schedule import Plan, Stage
 from swiftvlm_eval.pruning.words import ScoreLayer
+from swiftvlm_eval.pruning.work import PromptWork, Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,9 @@ class Probe(PruningMethod):
 
     def select(self, signals: Signals) -> RowEdit:
         return self.act(signals)
+
+    def work(self, prompt: PromptWork) -> Work:
+        return Work()
 
 
 def probe(act: Callable[[Signals], Any], *, needs: Sequence[str] = (), **options: Any) -> Probe:

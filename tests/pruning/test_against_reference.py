@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from greedy import generate
 from reference import downsampling, feather, pyramid_drop, single_stage, sparsevlm, swiftvlm, visionzip
 from reference.full_length import Run
 from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 from swiftvlm_eval import make_method, prune
 
-STEPS = 4
 Oracle = Callable[..., Run]
 
 
@@ -95,7 +95,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Oracle]] = {
     ),
     "feather-union-stride": (
         "feather",
-        {"layers": (4, 8), "mode": "union", "budget": 192, "keep_ratio": 0.5, "stride": 5},
+        {"layers": (4, 8), "mode": "union", "budget": "1/3", "keep_ratio": 0.5, "stride": 5},
         lambda m, i, g: feather.feather_union(m, i, g, boundaries=(4, 8), keep_ratio=0.5, stride=5),
     ),
     "feather-union": (
@@ -133,18 +133,6 @@ CASES: dict[str, tuple[str, dict[str, Any], Oracle]] = {
     },
     "swiftvlm-select-merge": ("swiftvlm", {**SWIFT, "bypass": False}, swift(parts="select+merge")),
 }
-
-
-def generate(model: Any, inputs: Any, steps: int = STEPS) -> Any:
-    """Greedy decoding with raw logits, without an early end."""
-    return model.generate(
-        **inputs,
-        max_new_tokens=steps,
-        min_new_tokens=steps,
-        do_sample=False,
-        output_logits=True,
-        return_dict_in_generate=True,
-    )
 
 
 def check(model: Any, inputs: Any, name: str, options: dict[str, Any], oracle: Oracle) -> None:

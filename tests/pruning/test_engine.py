@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from greedy import generate
 from probe_methods import HandSignals
-from test_against_reference import generate
 from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 from transformers import StaticCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS

@@ -205,7 +205,7 @@ CASES: dict[str, dict[str, Changes | Refused | Unused]] = {
         ),
     },
     "visionzip": {
-        "layers": Changes((3,), at(3)),
+        "layers": Refused((3,), "visionzip acts before the decoder; allowed is 0"),
         # 45 with CLS, and 15 merged ones
         "counts": Changes((45, 15), lambda without, given: given.rows[0] == 60 and len(given.kept[0]) == 44),
         "schedule": Refused("paper", PAPER),
@@ -235,7 +235,7 @@ def answer(name: str, options: dict[str, Any], budget: float) -> Answer:
     with prune(model, make_method(name, options), budget=budget) as session, torch.no_grad():
         session.sample_keys = ["sample"]
         logits = model(**inputs, logits_to_keep=1).logits[0, -1]
-        trace, end = session.traces[0], int(session._segments[-1].next_positions)
+        trace, end = session.traces[0], int(session._segments[-1].next_ids)
     assert trace.num_visual == N and torch.isfinite(logits).all()
     kept = [stage.kept_indices for stage in trace.stages]
     return Answer(trace.rows_per_layer, kept, [stage.boundary for stage in trace.stages], logits, end)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_against_reference import generate
+from greedy import generate
 from tiny_models import SYSTEM, make_image, tiny_llava, tiny_llava_next
 
 from swiftvlm_eval import make_method, method_names, prune
