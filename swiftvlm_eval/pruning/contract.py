@@ -9,6 +9,7 @@ its visual token; -1 for a row that stands for several) and a *place* in the seq
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.models.tower import TowerView
+from swiftvlm_eval.models.tower_rows import TowerPoint, TowerRows
 from swiftvlm_eval.pruning.modules import ModuleIO
 from swiftvlm_eval.pruning.schedule import Plan, Scheduled, Stage
 from swiftvlm_eval.pruning.words import Need, PositionRule, Scope
@@ -111,7 +113,7 @@ class Signals(ABC):
     @property
     @abstractmethod
     def vision(self) -> TowerView:
-        """The vision tower's view. Needs: `cls_attention`, `patch_features`, `patch_keys`, `pixels`."""
+        """The vision tower's view. Needs: `cls_attention`, `patch_features`, `patch_keys`, `pixels`, `tower_rows`."""
 
     @property
     @abstractmethod
@@ -141,6 +143,13 @@ class Signals(ABC):
         if appended is None:
             return edit
         return edit.with_merged_rows(appended, self.places[-1:].expand(len(appended)) + 0.5, carry)
+
+    def instead(self, images: Sequence[Tensor]) -> "RowEdit":
+        """The edit that puts other rows, [n, hidden_size] for each image, in the place where the image begins."""
+        starts = [int((self.layout.image == number).nonzero()[0, 0]) for number in range(len(images))]
+        places = [self.places[start].expand(len(rows)) for start, rows in zip(starts, images, strict=True)]
+        states = torch.cat([*images])
+        return RowEdit(states, self.index.new_full((len(states),), -1), torch.cat(places))
 
     def keep_all(self, carry: Any = None) -> "RowEdit":
         """The edit that changes nothing."""
@@ -218,17 +227,21 @@ class PruningMethod(Scheduled, ABC):
         raise NotImplementedError(f"{self.name} does not read the decoder's input")
 
     def resize_images(self, pixels: Tensor, side: int, budget: float | None) -> Tensor:
-        """The encoder's input in place of the given one, if the method needs `image_resizing`.
+        """The encoder's input in place of `pixels`, [T, 3, S, S], normalised, if the method needs `image_resizing`.
 
         Args:
-            pixels: [T, 3, S, S], normalised.
+            pixels: as above; returned as [T, 3, s, s] with s a multiple of the patch size S / side.
             side: patches along one side at size S.
             budget: share of N.
-
-        Returns:
-            [T, 3, s, s] with s a multiple of the patch size S / side.
         """
         raise NotImplementedError(f"{self.name} does not resize images")
+
+    def edit_tower(self, rows: TowerRows, point: TowerPoint, budget: float | None) -> TowerRows:
+        """The rows of one encoder input from `point` on, if the method needs `tower_rows`; `rows` to change nothing.
+
+        `Signals.vision.edited` has what came of them; the stage at boundary 0 puts them into the decoder.
+        """
+        raise NotImplementedError(f"{self.name} does not edit rows inside the tower")
 
     @property
     def rule(self) -> PositionRule:
