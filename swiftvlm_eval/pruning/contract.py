@@ -4,8 +4,9 @@ A method is a frozen dataclass of its paper's hyper-parameters. It declares as d
 and what it needs to see; it selects, from what one sample shows at one boundary, the new visual rows. It never sees
 the model, a cache, a mask or another sample. What must survive between two stages travels in `RowEdit.carry`.
 
-Boundary b means: b decoder layers have run in full. Boundary 0 is the decoder's input. A row has an *index* (0..N-1,
-its visual token; -1 for a row that stands for several) and a *place* in the sequence; position ids are the engine's.
+Boundary b means: b decoder layers have run; 0 is the decoder's input. *Tokens* are the N visual tokens of the prompt,
+*rows* what a layer sees. A row has an *index* (0..N-1, its token; -1 if it stands for several) and a *place* in the
+sequence; position ids are the engine's.
 """
 
 from abc import ABC, abstractmethod
@@ -35,7 +36,7 @@ class Signals(ABC):
 
     Attributes:
         stage: the stage that is due.
-        num_visual: N, visual tokens that entered the decoder.
+        num_visual: N, visual tokens of the prompt.
         states: [V, hidden_size], visual rows.
         index: int64, [V], original visual index of each row; -1 for a merged row.
         places: float32, [V], where each row stands in the sequence; under the rule `keep` its place in the prompt.
@@ -161,8 +162,7 @@ class RowEdit:
     """The visual rows from here on. Text rows are never edited.
 
     Rows are ordered in the sequence by `places` (stable among equals). Under the rule `keep` a row's position ids are
-    those of its token in the prompt, and a merged row takes those of its place; under `compact` the sequence is
-    renumbered afterwards. A method never handles position ids.
+    those of its token in the prompt, and a merged row takes those of its place; `compact` renumbers the sequence.
 
     Attributes:
         states: [V', hidden_size].
@@ -251,7 +251,7 @@ class PruningMethod(Scheduled, ABC):
     def overhead_flops(self, plan: Plan, hidden_size: int) -> dict[str, float]:
         """FLOPs of the selection as the method's paper counts them, item by item; empty if it counts none.
 
-        What is executed is priced by `efficiency.selection` from `work`.
+        What is executed is priced from `work`.
         """
         return {}
 
