@@ -11,9 +11,9 @@ from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 from torch.utils.flop_counter import FlopCounterMode
 
 from swiftvlm_eval import make_method, method_names, prune
-from swiftvlm_eval.efficiency.flops import CLIP_L, LLAVA_7B, DecoderShape, TowerShape
 from swiftvlm_eval.efficiency.selection import executed_work, planned_work, prices, selection_flops
 from swiftvlm_eval.efficiency.table import flops_rows
+from swiftvlm_eval.models.shape import CLIP_L, LLAVA_7B, DecoderShape, TowerShape
 from swiftvlm_eval.pruning.uniform import expected_union
 from swiftvlm_eval.pruning.work import Work
 
