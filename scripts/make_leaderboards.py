@@ -1,4 +1,4 @@
-"""Regenerates the committed leaderboards (papers, demo model), the demo model's card and the README's table of it."""
+"""Regenerates the committed leaderboards (papers, demo model), the demo model's card and the README's tables."""
 
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -7,6 +7,7 @@ from typing import Any
 
 from demo_model.card import read_facts, render_card
 
+from swiftvlm_eval import make_method, method_names
 from swiftvlm_eval.demo import checkpoint_path
 from swiftvlm_eval.leaderboard import build
 from swiftvlm_eval.leaderboard.board import Board
@@ -20,6 +21,7 @@ CARD = checkpoint_path().parent / "README.md"
 README = ROOT.parent / "README.md"
 GROUNDING = "demo_refcoco"
 BEGIN, END = "<!-- made by make leaderboard -->", "<!-- end -->"
+METHODS = "<!-- methods: made by make leaderboard -->"
 
 
 def regenerate(out: Path) -> tuple[list[Path], Board]:
@@ -60,7 +62,7 @@ def _place(label: str, relative: float, low: float | None, high: float | None) -
 
 
 def readme(board: Board) -> str:
-    """The README with its table of the demo model (largest budget, percent of vanilla) and what that does not show."""
+    """The README with its tables: the demo model (largest budget, percent of vanilla), and the methods."""
     vanilla, pruned = board.sections[:2]
     header = ["budget 1/3", *(markdown(benchmark.title) for benchmark in board.benchmarks)]
     shown = {row.label: figures(board, row, "cost")[: len(board.benchmarks)] for row in pruned.rows}
@@ -70,9 +72,22 @@ def readme(board: Board) -> str:
         [markdown(label), *("<br>".join(filter(None, [each.lines[-1], each.flag])) for each in cells)]
         for label, cells in shown.items()
     ]
-    before, rest = README.read_text().split(BEGIN)
-    parts = [before + BEGIN, table(header, body), "", _caption(board), END + rest.split(END)[1]]
-    return "\n".join(parts)
+    scored = replaced(README.read_text(), BEGIN, [table(header, body), "", _caption(board)])
+    return replaced(scored, METHODS, [methods_table()])
+
+
+def replaced(page: str, begin: str, lines: Sequence[str]) -> str:
+    """The page with other lines between a marker and the next end."""
+    before, rest = page.split(begin)
+    return "\n".join([before + begin, *lines, END + rest.split(END, 1)[1]])
+
+
+def methods_table() -> str:
+    """All registered methods as their classes describe themselves: baselines, then by the paper's arXiv id."""
+    methods = [make_method(name) for name in method_names()]
+    papers = sorted(methods, key=lambda method: (method.source.startswith("arXiv"), method.source, method.name))
+    rows = [f"| `{method.name}` | {method.source} | {method.summary} |" for method in papers]
+    return "\n".join(["| name | source | what it does |", "|---|---|---|", *rows])
 
 
 def _caption(board: Board) -> str:

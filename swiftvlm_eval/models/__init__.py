@@ -1,1 +1,1 @@
-"""What the engine and the model classes need to know of LLaVA checkpoints. Imports no lmms-eval."""
+"""Model families: everything that is known of a checkpoint, and nothing of pruning. Imports no lmms-eval."""

@@ -113,7 +113,7 @@ class TowerPart:
     """
 
     offers: ClassVar[frozenset[str]] = frozenset(
-        {"cls_attention", "patch_features", "patch_keys", "pixels", "image_resizing"}
+        {"cls_attention", "patch_features", "patch_keys", "pixels", "image_resizing", "tower_rows"}
     )
 
     def __init__(self, core: Any, config: Any) -> None:

@@ -11,12 +11,12 @@ def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Applies rotary position embeddings (half-split layout, as in Llama).
 
     Args:
-        states: queries or keys, [heads, tokens, head_dim].
-        cos: [tokens, head_dim].
-        sin: [tokens, head_dim].
+        states: queries or keys, [heads, n, head_dim].
+        cos: [n, head_dim].
+        sin: [n, head_dim].
 
     Returns:
-        [heads, tokens, head_dim].
+        [heads, n, head_dim].
     """
     first, second = states.chunk(2, dim=-1)
     return states * cos + torch.cat((-second, first), dim=-1) * sin

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from swiftvlm_eval.models.adapter import FamilyAdapter
 from swiftvlm_eval.models.attention import attention_rows
 from swiftvlm_eval.models.layout import VisualLayout
+from swiftvlm_eval.models.tower_rows import EditRows, TowerRows, TowerRowsLoop
 
 
 class TowerView:
@@ -23,6 +25,8 @@ class TowerView:
         layout: the sample's layout.
         image_sizes: [images, 2], (height, width) in pixels, for families that pack by them.
         pixels: [T, 3, S, S], normalised, as the encoder saw them.
+        edited: the rows of each encoder input that came out of the feature layer, where an edit changed them inside
+            the tower; `features` are then padded, and None stands for no edits.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class TowerView:
         layout: VisualLayout,
         image_sizes: Tensor | None,
         pixels: Tensor,
+        edited: Sequence[TowerRows] | None = None,
     ) -> None:
         self.adapter = adapter
         self.layer_input = layer_input
@@ -40,9 +45,12 @@ class TowerView:
         self.layout = layout
         self.image_sizes = image_sizes
         self.pixels = pixels
+        self.edited = edited
 
     @cached_property
     def _normed(self) -> Tensor:
+        if self.edited is not None:
+            raise RuntimeError("rows were edited inside the tower: queries and keys are shown to the edit alone")
         return self.adapter.tower.normed(self.layer_input)
 
     @cached_property
@@ -73,6 +81,14 @@ class TowerView:
             for image, tiling, size in zip(images, self.layout.tilings, sizes, strict=True)
         ]
 
+    def in_order(self, tiles: Sequence[Tensor]) -> list[Tensor]:
+        """Vision features [n, D] of each encoder input -> decoder rows per image, one input after the other.
+
+        For features whose grid is lost: nothing is unpadded, and no row marks the end of a line.
+        """
+        starts = [sum(self.layout.tiles_per_image[:image]) for image in range(len(self.layout.tilings) + 1)]
+        return [self.project(torch.cat([*tiles[start:end]])) for start, end in pairwise(starts)]
+
 
 class TowerCapture:
     """Keeps what the vision tower showed in the pass that fed the current prefill."""
@@ -83,13 +99,15 @@ class TowerCapture:
         self._seen: tuple[Tensor, Tensor] | None = None
         self._pixels: Tensor | None = None
         self._layouts: list[VisualLayout] | None = None
+        self._loop: TowerRowsLoop | None = None
 
-    def install(self, resize: Callable[[Tensor], Tensor] | None = None) -> list[Any]:
+    def install(self, resize: Callable[[Tensor], Tensor] | None = None, edit: EditRows | None = None) -> list[Any]:
         """Watches the encoder layer that feeds the projector; returns the hooks' handles.
 
         Args:
             resize: changes the encoder's input. What comes out of a smaller input is stretched to the usual grid, so
                 that the model finds as many features as placeholders; `signals` show it as it was.
+            edit: changes rows between the tower's layers, see `TowerRowsLoop`.
         """
 
         def watch(module: Any, args: tuple[Any, ...], output: Any) -> None:
@@ -113,7 +131,9 @@ class TowerCapture:
             return output
 
         tower = self.adapter.tower
-        handles = [tower.feature_layer.register_forward_hook(watch)]
+        self._loop = None if edit is None else TowerRowsLoop(tower, edit)
+        handles = [] if self._loop is None else self._loop.install()
+        handles.append(tower.feature_layer.register_forward_hook(watch))
         handles.append(tower.module.register_forward_pre_hook(shrink, with_kwargs=True))
         if resize is not None:
             handles.append(tower.module.register_forward_hook(stretch))
@@ -132,6 +152,22 @@ class TowerCapture:
     def forget(self) -> None:
         """Drops the captured tensors."""
         self._seen, self._pixels, self._layouts, self.image_inputs = None, None, None, {}
+        if self._loop is not None:
+            self._loop.forget()
+
+    def check_taken(self, taken: bool) -> None:
+        """Refuses edited rows that never reach the decoder.
+
+        Args:
+            taken: whether every sample's visual rows are chosen before the first decoder layer.
+
+        Raises:
+            RuntimeError: they are not, but rows were edited: the decoder would see zeros for them.
+        """
+        if not taken and self._loop is not None and self._loop.edited:
+            raise RuntimeError(
+                "rows were edited inside the tower, but the plan has no stage at boundary 0 to take them"
+            )
 
     def layout(self, counts: Sequence[int], number: int) -> VisualLayout:
         """The layout of one sample of a batch with those visual token counts."""
@@ -152,7 +188,9 @@ class TowerCapture:
         sizes = self.image_inputs.get("image_sizes")
         own = None if sizes is None else torch.as_tensor(sizes)[first : first + images[number]]
         before, after = self._seen
-        return TowerView(self.adapter, before[part], after[part], self.layout(counts, number), own, self._pixels[part])
+        edited = self._loop.features[part] if self._loop and self._loop.edited and self._loop.features else None
+        layout = self.layout(counts, number)
+        return TowerView(self.adapter, before[part], after[part], layout, own, self._pixels[part], edited)
 
 
 def _stretched(states: Tensor, side: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Visual-token pruning as a library: methods, the engine that runs them, and the trace of what happened.
+"""Visual-token pruning as a library: the contract, the methods, the engine that runs them, and what it traced.
 
-Needs torch and transformers only; nothing here imports lmms-eval.
+Needs torch, transformers and pydantic; nothing here imports lmms-eval.
 """

@@ -24,7 +24,7 @@ StageRows = tuple[float, float]
 """Kept and merged rows after a stage, as shares of N."""
 MergedRule = Callable[[int, Sequence[int]], Sequence[int]]
 """(N, rows kept at each stage) -> merged rows at each stage; a stage keeps no more rows than are alive there."""
-Family = Callable[[float], Sequence[StageRows]]
+Curve = Callable[[float], Sequence[StageRows]]
 """A one-parameter schedule: 0 keeps as little as possible, 1 keeps every token; the mean rises with the parameter."""
 
 
@@ -163,8 +163,8 @@ def scale_boundaries(boundaries: Sequence[int], num_layers: int, reference_layer
     return tuple(scaled)
 
 
-def through_presets(presets: Mapping[float, Sequence[StageRows]]) -> Family:
-    """A schedule family that passes through published presets, linear in between.
+def through_presets(presets: Mapping[float, Sequence[StageRows]]) -> Curve:
+    """A schedule curve that passes through published presets, linear in between.
 
     Args:
         presets: budget share -> (kept, merged) shares per stage. The ends are added: nothing at 0, all kept at 1.
@@ -173,7 +173,7 @@ def through_presets(presets: Mapping[float, Sequence[StageRows]]) -> Family:
     knots: dict[float, Sequence[StageRows]] = {0.0: [(0.0, 0.0)] * stages, **presets, 1.0: [(1.0, 0.0)] * stages}
     shares = sorted(knots)
 
-    def family(x: float) -> list[StageRows]:
+    def curve(x: float) -> list[StageRows]:
         upper = next(share for share in shares if share >= min(max(x, 0.0), 1.0))
         lower = max((share for share in shares if share < upper), default=upper)
         weight = 1.0 if upper == lower else (x - lower) / (upper - lower)
@@ -182,7 +182,7 @@ def through_presets(presets: Mapping[float, Sequence[StageRows]]) -> Family:
             for low, high in zip(knots[lower], knots[upper], strict=True)
         ]
 
-    return family
+    return curve
 
 
 def rows_alive(counts: Sequence[tuple[int, int]], num_visual: int, rows_return: bool) -> list[int]:
@@ -207,7 +207,7 @@ class Schedule:
         num_visual: N of the sample.
         num_layers: decoder layers.
         rows_return: see `rows_alive`.
-        merged_for: gives the merged rows of every stage where they follow from the kept ones; None takes the family's.
+        merged_for: gives the merged rows of every stage where they follow from the kept ones; None takes the curve's.
         minimum: fewest rows that a stage may keep.
     """
 
@@ -247,15 +247,15 @@ class Schedule:
 
 
 def solve_counts(
-    family: Family, schedule: Schedule, budget: float, preset: Sequence[tuple[int, int]] | None = None
+    curve: Curve, schedule: Schedule, budget: float, preset: Sequence[tuple[int, int]] | None = None
 ) -> tuple[tuple[int, int], ...]:
     """Counts per stage whose mean is within half a token of `budget * num_visual`.
 
-    The family's parameter is found by bisection; counts are rounded; what the rounding leaves over goes to the last
+    The curve's parameter is found by bisection; counts are rounded; what the rounding leaves over goes to the last
     stage first, then to the ones before it. No stage keeps more rows than are alive there.
 
     Args:
-        family: the method's schedule as shares of N.
+        curve: the method's schedule as shares of N.
         schedule: where the stages act and what they may keep.
         budget: share of N, in (0, 1].
         preset: counts to take if their mean fits the budget.
@@ -264,7 +264,7 @@ def solve_counts(
         (kept, merged) rows per stage.
 
     Raises:
-        BudgetError: no schedule of the family has that mean; the message gives the feasible range.
+        BudgetError: no schedule on the curve has that mean; the message gives the feasible range.
     """
     num_visual, minimum, merged_for = schedule.num_visual, schedule.minimum, schedule.merged_for
     if num_visual < minimum:
@@ -274,7 +274,7 @@ def solve_counts(
         return tuple(preset)
 
     def counts_at(x: float) -> list[tuple[float, float]]:
-        shares = [(kept * num_visual, merged * num_visual) for kept, merged in family(x)]
+        shares = [(kept * num_visual, merged * num_visual) for kept, merged in curve(x)]
         if merged_for is None:
             return shares
         whole = [min(max(round(kept), minimum), num_visual) for kept, _ in shares]

@@ -4,11 +4,13 @@ A method is a frozen dataclass of its paper's hyper-parameters. It declares as d
 and what it needs to see; it selects, from what one sample shows at one boundary, the new visual rows. It never sees
 the model, a cache, a mask or another sample. What must survive between two stages travels in `RowEdit.carry`.
 
-Boundary b means: b decoder layers have run in full. Boundary 0 is the decoder's input. A row has an *index* (0..N-1,
-its visual token; -1 for a row that stands for several) and a *place* in the sequence; position ids are the engine's.
+Boundary b means: b decoder layers have run; 0 is the decoder's input. *Tokens* are the N visual tokens of the prompt,
+*rows* what a layer sees. A row has an *index* (0..N-1, its token; -1 if it stands for several) and a *place* in the
+sequence; position ids are the engine's.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.models.tower import TowerView
+from swiftvlm_eval.models.tower_rows import TowerPoint, TowerRows
 from swiftvlm_eval.pruning.modules import ModuleIO
 from swiftvlm_eval.pruning.schedule import Plan, Scheduled, Stage
 from swiftvlm_eval.pruning.words import Need, PositionRule, Scope
@@ -33,7 +36,7 @@ class Signals(ABC):
 
     Attributes:
         stage: the stage that is due.
-        num_visual: N, visual tokens that entered the decoder.
+        num_visual: N, visual tokens of the prompt.
         states: [V, hidden_size], visual rows.
         index: int64, [V], original visual index of each row; -1 for a merged row.
         places: float32, [V], where each row stands in the sequence; under the rule `keep` its place in the prompt.
@@ -111,7 +114,7 @@ class Signals(ABC):
     @property
     @abstractmethod
     def vision(self) -> TowerView:
-        """The vision tower's view. Needs: `cls_attention`, `patch_features`, `patch_keys`, `pixels`."""
+        """The vision tower's view. Needs: `cls_attention`, `patch_features`, `patch_keys`, `pixels`, `tower_rows`."""
 
     @property
     @abstractmethod
@@ -142,6 +145,13 @@ class Signals(ABC):
             return edit
         return edit.with_merged_rows(appended, self.places[-1:].expand(len(appended)) + 0.5, carry)
 
+    def instead(self, images: Sequence[Tensor]) -> "RowEdit":
+        """The edit that puts other rows, [n, hidden_size] for each image, in the place where the image begins."""
+        starts = [int((self.layout.image == number).nonzero()[0, 0]) for number in range(len(images))]
+        places = [self.places[start].expand(len(rows)) for start, rows in zip(starts, images, strict=True)]
+        states = torch.cat([*images])
+        return RowEdit(states, self.index.new_full((len(states),), -1), torch.cat(places))
+
     def keep_all(self, carry: Any = None) -> "RowEdit":
         """The edit that changes nothing."""
         return RowEdit(self.states, self.index, self.places, carry)
@@ -152,8 +162,7 @@ class RowEdit:
     """The visual rows from here on. Text rows are never edited.
 
     Rows are ordered in the sequence by `places` (stable among equals). Under the rule `keep` a row's position ids are
-    those of its token in the prompt, and a merged row takes those of its place; under `compact` the sequence is
-    renumbered afterwards. A method never handles position ids.
+    those of its token in the prompt, and a merged row takes those of its place; `compact` renumbers the sequence.
 
     Attributes:
         states: [V', hidden_size].
@@ -218,17 +227,21 @@ class PruningMethod(Scheduled, ABC):
         raise NotImplementedError(f"{self.name} does not read the decoder's input")
 
     def resize_images(self, pixels: Tensor, side: int, budget: float | None) -> Tensor:
-        """The encoder's input in place of the given one, if the method needs `image_resizing`.
+        """The encoder's input in place of `pixels`, [T, 3, S, S], normalised, if the method needs `image_resizing`.
 
         Args:
-            pixels: [T, 3, S, S], normalised.
+            pixels: as above; returned as [T, 3, s, s] with s a multiple of the patch size S / side.
             side: patches along one side at size S.
             budget: share of N.
-
-        Returns:
-            [T, 3, s, s] with s a multiple of the patch size S / side.
         """
         raise NotImplementedError(f"{self.name} does not resize images")
+
+    def edit_tower(self, rows: TowerRows, point: TowerPoint, budget: float | None) -> TowerRows:
+        """The rows of one encoder input from `point` on, if the method needs `tower_rows`; `rows` to change nothing.
+
+        `Signals.vision.edited` has what came of them; the stage at boundary 0 puts them into the decoder.
+        """
+        raise NotImplementedError(f"{self.name} does not edit rows inside the tower")
 
     @property
     def rule(self) -> PositionRule:
@@ -238,7 +251,7 @@ class PruningMethod(Scheduled, ABC):
     def overhead_flops(self, plan: Plan, hidden_size: int) -> dict[str, float]:
         """FLOPs of the selection as the method's paper counts them, item by item; empty if it counts none.
 
-        What is executed is priced by `efficiency.selection` from `work`.
+        What is executed is priced from `work`.
         """
         return {}
 

@@ -99,7 +99,9 @@ class PruningSession:
             decoder.forward = forward
             core.get_image_features = self._tower.watching(core.get_image_features)
             if needs & self.adapter.tower.offers:
-                hooks += self._tower.install(self._resize if "image_resizing" in needs else None)
+                resize = self._resize if "image_resizing" in needs else None
+                edit = partial(self.method.edit_tower, budget=self.budget) if "tower_rows" in needs else None
+                hooks += self._tower.install(resize, edit)
             if "module_io" in needs:
                 hooks += self._modules.install(self.adapter.decoder.layers)
             yield self
@@ -165,6 +167,7 @@ class PruningSession:
         ]
         self._segments, self._layer_rows, self._cache, self._seen = [], [], ref(cache), hidden.shape[1]
         stages = [{stage.boundary: stage for stage in plan.stages} for plan in plans]
+        self._tower.check_taken(all(0 in due for due, sample in zip(stages, rows, strict=True) if len(sample.index)))
         reads = "decoder_input" in self.method.needs
         carries: list[Any] = [
             self._prepare(number, sample, hidden) if reads and due else None
@@ -298,9 +301,7 @@ class PruningSession:
                 module_io=partial(self._modules.read, number, len(rows), rows.visual) if watched else None,
                 layout=partial(self._tower.layout, counts, number),
                 vision=partial(self._tower.signals, counts, number),
-                question=None
-                if self.questions is None
-                else self.questions[number * len(self.questions) // len(counts)],
+                question=self._question(number),
                 seed=partial(self._sample_seed, number),
             ),
         )

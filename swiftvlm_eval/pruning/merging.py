@@ -1,4 +1,4 @@
-"""Merging of visual tokens as pure tensor functions: anchors, grouping, group means.
+"""Merging of visual rows as pure tensor functions: anchors, grouping, group means.
 
 Everything is computed in float32 and without atomics, so that results do not depend on the device's scheduling.
 """
@@ -18,11 +18,11 @@ MergedPosition = Literal["anchor", "mean", "round"]
 
 
 class Groups(NamedTuple):
-    """R tokens in Z groups, numbered in the order in which their merged rows stand in the sequence."""
+    """R rows in Z groups, numbered in the order in which their merged rows stand in the sequence."""
 
-    merged: Tensor  # [Z, D], group means in the dtype of the tokens
+    merged: Tensor  # [Z, D], group means in the dtype of the members
     places: Tensor  # [Z], places of the merged rows in the sequence, ascending
-    members: Tensor  # int64, [R], group of each token
+    members: Tensor  # int64, [R], group of each member
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Bypass:
 
 
 def choose_anchors(count: int, groups: int, rule: AnchorRule = "strided", scores: Tensor | None = None) -> Tensor:
-    """Representatives of `groups` groups among `count` tokens given in order of place.
+    """Representatives of `groups` groups among `count` rows given in order of place.
 
     Args:
-        count: R, tokens to be grouped.
-        groups: Z; more than R means every token on its own.
+        count: R, rows to be grouped.
+        groups: Z; more than R means every row on its own.
         rule: `strided` takes element floor((j + 0.5) R / Z); `top` the Z best-scored; `floor_step` every
             floor(R / Z)-th from the first.
         scores: [R], needed by `top`.
@@ -63,7 +63,7 @@ def choose_anchors(count: int, groups: int, rule: AnchorRule = "strided", scores
 
 
 def assign_to_anchors(states: Tensor, anchors: Tensor) -> Tensor:
-    """Puts every token into the group of the anchor with the highest cosine similarity; ties to the lower anchor.
+    """Puts every row into the group of the anchor with the highest cosine similarity; ties to the lower anchor.
 
     Args:
         states: [R, D].
@@ -94,10 +94,10 @@ def group_means(states: Tensor, groups: Tensor, num_groups: int) -> Tensor:
 
 
 def density_peak_clusters(states: Tensor, num_clusters: int) -> Tensor:
-    """Clusters tokens around density peaks (kNN variant of DPC, as used by SparseVLM, arXiv 2410.04417).
+    """Clusters rows around density peaks (kNN variant of DPC, as used by SparseVLM, arXiv 2410.04417).
 
-    Density is exp(-mean squared distance to the `num_clusters` nearest tokens, itself included); a centre is dense and
-    far from anything denser. Of two equally dense tokens the earlier one counts as denser: the noise that the authors
+    Density is exp(-mean squared distance to the `num_clusters` nearest rows, itself included); a centre is dense and
+    far from anything denser. Of two equally dense rows the earlier one counts as denser: the noise that the authors
     add to break such ties would make results irreproducible.
 
     Args:
@@ -105,7 +105,7 @@ def density_peak_clusters(states: Tensor, num_clusters: int) -> Tensor:
         num_clusters: C, at most c.
 
     Returns:
-        int64, [c], cluster of each token; clusters are numbered by falling centre weight.
+        int64, [c], cluster of each row; clusters are numbered by falling centre weight.
     """
     count = len(states)
     if num_clusters == 1:
@@ -126,7 +126,7 @@ def density_peak_clusters(states: Tensor, num_clusters: int) -> Tensor:
 
 
 def recycled_counts(pruned: int) -> tuple[int, int]:
-    """How many of the pruned tokens SparseVLM recycles, and into how many rows (arXiv 2410.04417, section 3.4).
+    """How many of the pruned rows SparseVLM recycles, and into how many rows (arXiv 2410.04417, section 3.4).
 
     The code's integer arithmetic: 30 % plus one candidates, a tenth of these plus one clusters.
     """
@@ -196,10 +196,10 @@ def merge_into_targets(features: Tensor, metric: Tensor, count: int) -> Tensor:
 def merge_by_anchors(
     states: Tensor, places: Tensor, anchors: Tensor, merged_position: MergedPosition = "anchor"
 ) -> Groups:
-    """Groups tokens around anchors and averages each group.
+    """Groups rows around anchors and averages each group.
 
     Args:
-        states: [R, D], tokens in order of place.
+        states: [R, D], in order of place.
         places: float, [R].
         anchors: int64, [Z], rows of `states`.
         merged_position: a merged row takes its anchor's place, the members' mean, or that mean rounded.

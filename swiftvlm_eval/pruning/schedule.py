@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from swiftvlm_eval.pruning.budget import (
     BudgetError,
-    Family,
+    Curve,
     MergedRule,
     Schedule,
     StageRows,
@@ -23,8 +23,8 @@ from swiftvlm_eval.pruning.words import ScoreLayer
 class Stage:
     """One edit of the sequence: where, whose layer scores, and how many visual rows remain.
 
-    `kept` counts original tokens, `merged` rows that stand for several. For a method whose count depends on the input
-    (`Plan.adaptive`) they are expectations. `budget` is the share of N that was asked for.
+    `kept` counts rows that are one token each, `merged` rows that stand for several. For a method whose count depends
+    on the input (`Plan.adaptive`) they are expectations. `budget` is the share of N that was asked for.
     """
 
     boundary: int
@@ -37,7 +37,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a method will do to one sample of `num_visual` tokens in a decoder of `num_layers` layers."""
+    """What a method will do to one sample of `num_visual` tokens, in a decoder of `num_layers` layers."""
 
     num_visual: int
     num_layers: int
@@ -56,7 +56,7 @@ class Plan:
 
     @property
     def mean_visual_tokens(self) -> float:
-        """Mean of `rows_per_layer`: the planned budget in tokens."""
+        """Mean of `rows_per_layer`: the planned budget as a number of rows."""
         return sum(self.rows_per_layer) / self.num_layers
 
 
@@ -73,7 +73,7 @@ class Scheduled:
         paper_presets: the same for `schedule=paper` alone.
         layers: pruning boundaries; None takes the checkpoint's own (config key `pruning_layers`), else the paper's,
             scaled to the decoder's depth.
-        counts: visual rows kept per stage, overriding the budget: whole numbers are tokens, numbers below one are
+        counts: visual rows kept per stage, overriding the budget: whole numbers are rows, numbers below one are
             shares of N.
         schedule: `exact` meets the budget within half a token; `paper` takes the published counts of the named
             budgets (192, 128, 64 of 576), whatever their mean.
@@ -191,13 +191,13 @@ class Scheduled:
         if budget is None:
             return ((num_visual, 0),) * len(boundaries)
         schedule = Schedule(boundaries, num_visual, num_layers, self.rows_return, self.merged_rule())
-        return solve_counts(self.family(budget), schedule, budget, self.preset_counts(num_visual, budget))
+        return solve_counts(self.schedule_curve(budget), schedule, budget, self.preset_counts(num_visual, budget))
 
-    def family(self, budget: float) -> Family:
-        """The schedule family that the budget solver searches: the line through the presets, or equal stages."""
+    def schedule_curve(self, budget: float) -> Curve:
+        """The curve of schedules that the budget solver searches: the line through the presets, or equal stages."""
         if self.presets:
-            family = through_presets(self.presets)
-            return family if self.merges_rows else lambda x: [(kept, 0.0) for kept, _ in family(x)]
+            curve = through_presets(self.presets)
+            return curve if self.merges_rows else lambda x: [(kept, 0.0) for kept, _ in curve(x)]
         stages = len(self.layers_for(budget))
         return lambda x: ((x, 0.0),) * stages
 
@@ -228,12 +228,12 @@ class Scheduled:
         return tuple(found)
 
     def whole_count(self, value: float, num_visual: int, option: str) -> int:
-        """A count from an option: a share of N if below one, else tokens.
+        """A count from an option: a share of N if below one, else rows.
 
         Raises:
             ValueError: outside 0..N, or not a whole number.
         """
-        count = self.to_tokens(value * num_visual) if 0 < value < 1 else value
+        count = self.to_rows(value * num_visual) if 0 < value < 1 else value
         if not 0 <= count <= num_visual or count != int(count):
             raise ValueError(
                 f"{option}={value:g}: allowed are whole numbers from 0 to {num_visual}, or shares below 1"
@@ -241,7 +241,7 @@ class Scheduled:
         return int(count)
 
     def paper_counts(self, num_visual: int, budget: float | None) -> tuple[tuple[int, int], ...]:
-        """The published counts of a named budget, as shares of N rounded to whole tokens, at least one kept.
+        """The published counts of a named budget, as shares of N rounded to whole rows, at least one kept.
 
         Raises:
             BudgetError: no budget, or one that the paper has not; the message names those it has.
@@ -261,7 +261,7 @@ class Scheduled:
         """The counts of the preset at this budget, None if there is none."""
         for share, rows in (self.presets if presets is None else presets).items():
             if abs(share - budget) < 1e-3:
-                return self.with_merged(num_visual, [max(1, self.to_tokens(k * num_visual)) for k, _ in rows], rows)
+                return self.with_merged(num_visual, [max(1, self.to_rows(k * num_visual)) for k, _ in rows], rows)
         return None
 
     def merged_rule(self) -> MergedRule | None:
@@ -276,9 +276,9 @@ class Scheduled:
             return tuple((count, 0) for count in kept)
         if (rule := self.merged_rule()) is not None:
             return tuple(zip(kept, rule(num_visual, kept), strict=True))
-        return tuple((k, self.to_tokens(m * num_visual)) for k, (_, m) in zip(kept, rows, strict=True))
+        return tuple((k, self.to_rows(m * num_visual)) for k, (_, m) in zip(kept, rows, strict=True))
 
     @staticmethod
-    def to_tokens(amount: float) -> int:
-        """The method's own rounding of a number of tokens."""
+    def to_rows(amount: float) -> int:
+        """The method's own rounding of a number of rows."""
         return round(amount)

@@ -1,4 +1,4 @@
-"""Scores of visual tokens as pure tensor functions: ordered top-k, rankings, raters."""
+"""Scores and choices of rows as pure tensor functions: ordered top-k, rankings, rows under a mask, raters."""
 
 import torch
 from torch import Tensor
@@ -30,6 +30,22 @@ def ranking(scores: Tensor) -> Tensor:
     """
     clean = scores.float().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
     return clean.argsort(dim=0, descending=True, stable=True)
+
+
+def rows_where(mask: Tensor, count: int) -> Tensor:
+    """The rows where a mask holds, when it is known how many these are.
+
+    `mask.nonzero()` finds them too, but the size of its result depends on data, so the host would wait for the device.
+    A stable sort brings them to the front in order, and the size is known before the device has run.
+
+    Args:
+        mask: bool, [n].
+        count: how often it holds.
+
+    Returns:
+        int64, [count], ascending.
+    """
+    return (~mask).int().argsort(dim=0, stable=True)[:count]
 
 
 def rater_weights(visual: Tensor, question: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The signals of one sample at one boundary, bound to the engine's state; the other half of `method.Signals`."""
+"""The signals of one sample at one boundary, bound to the engine's state; the other half of `contract.Signals`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

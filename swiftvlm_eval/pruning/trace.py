@@ -28,7 +28,7 @@ class StageTrace:
 
     @property
     def kept_indices(self) -> list[int]:
-        """Original visual indices of the tokens that stayed, in sequence order."""
+        """Visual indices of the rows that are one token each, in sequence order."""
         return [index for index in self.index.tolist() if index >= 0]
 
 
@@ -37,7 +37,7 @@ class SampleTrace:
     """One sample's prefill.
 
     Attributes:
-        num_visual: visual tokens that entered the decoder.
+        num_visual: N, visual tokens of the prompt.
         num_text: text tokens of the prompt.
         question: of these, the ones after the last visual token.
         encoder_inputs: tiles that the vision tower encoded for the sample; 0 where the method does not look at it.

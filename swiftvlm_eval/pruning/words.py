@@ -12,6 +12,7 @@ Need = Literal[
     "patch_keys",
     "pixels",
     "image_resizing",
+    "tower_rows",
     "decoder_input",
     "layer_keys",
     "module_io",

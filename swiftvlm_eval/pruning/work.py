@@ -132,14 +132,14 @@ class PromptWork:
         """
         if kept >= self.num_visual:
             return Work()
-        tokens, pairs = self.encoder_inputs * (1 + self.patches), 0
+        tower_rows, pairs = self.encoder_inputs * (1 + self.patches), 0
         for tile in range(self.encoder_inputs):
             own, into = (n // self.encoder_inputs + (tile < n % self.encoder_inputs) for n in (kept, targets))
             pairs += into * (1 + self.patches - own - into)
         return Work(
             tower_queries=self.encoder_inputs,
-            tower_keys=tokens,
-            tower_attention=tokens,
+            tower_keys=tower_rows,
+            tower_attention=tower_rows,
             tower_similarity=pairs,
             tower_averaging=pairs,
             projection=kept + targets,

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from greedy import generate
 from probe_methods import HandSignals
-from test_against_reference import generate
+from reference.declared import oracle_of
 from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 from transformers import StaticCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -14,21 +15,9 @@ from swiftvlm_eval import make_method, method_names, prune
 from swiftvlm_eval.pruning.contract import PruningMethod, Signals
 from swiftvlm_eval.pruning.schedule import Plan, Stage
 
-# boundary -> 0-based layer whose projections score it, from the papers' descriptions
-SCORE_LAYERS = {
-    "fastv": {2: 1},
-    "pdrop": {3: 3, 6: 6, 9: 9},
-    "sparsevlm": {3: 2, 6: 5, 9: 8},
-    "sparsevlm_plus": {3: 2, 6: 5, 9: 8},
-    "sparsevlm_v1": {2: 1, 4: 3, 6: 5, 9: 8},
-    "feather": {4: 3, 8: 7},
-    "swiftvlm": {3: 2, 6: 6, 9: 9},
-    "random": {},
-    "vanilla": {},
-    "visionzip": {},
-    "downsample": {},
-}
-OPTIONS: dict[str, dict[str, Any]] = {"sparsevlm_v1": {"scale": 2.0, "bias": 3.0}}
+
+def build(name: str) -> PruningMethod:
+    return make_method(name, oracle_of(name).scale)
 
 
 def inputs_for(processor: Any, seed: int = 3) -> Any:
@@ -37,9 +26,10 @@ def inputs_for(processor: Any, seed: int = 3) -> Any:
 
 @pytest.mark.parametrize("name", method_names())
 def test_scores_come_from_the_declared_layer(name: str) -> None:
-    expected = SCORE_LAYERS[name]  # a new method states its layers here
+    oracle = oracle_of(name)
+    expected = oracle.score_layers
     model, processor = tiny_llava(grid=12)
-    options = {**OPTIONS.get(name, {}), **({"layers": tuple(expected)} if expected else {})}
+    options = {**oracle.scale, **({"layers": tuple(expected)} if expected else {})}
     with prune(model, make_method(name, options), budget=0.4) as session:
         asked: list[int] = []
         stock = session.adapter.decoder.queries
@@ -53,7 +43,15 @@ def test_scores_come_from_the_declared_layer(name: str) -> None:
     assert asked == list(expected.values())
 
 
-@pytest.mark.parametrize("name", ["fastv", "random", "feather", "sparsevlm_plus"])
+def only_drops(method: PruningMethod) -> bool:
+    stages = method.plan(144, 16, 0.4).stages
+    return bool(stages) and method.rule == "keep" and not any(stage.merged for stage in stages)
+
+
+DROPPERS = [name for name in method_names() if only_drops(build(name))]
+
+
+@pytest.mark.parametrize("name", DROPPERS)
 def test_dropping_equals_masking_in_the_stock_model(name: str) -> None:
     """Invariant of droppers that keep positions: hide the dropped keys from later layers of the unpruned model."""
     model, processor = tiny_llava(grid=12)
@@ -104,7 +102,7 @@ def test_flash_attention_contract(name: str, monkeypatch: pytest.MonkeyPatch) ->
     images = [make_image(150, 110, seed=1), make_image(90, 160, seed=2)]
     texts = ["USER: <image>\nWhat is in the picture? ASSISTANT:", "USER: <image>\nRed? ASSISTANT:"]
     inputs = processor(images=images, text=texts, padding=True, return_tensors="pt")
-    method = make_method(name, OPTIONS.get(name))
+    method = build(name)
     with prune(model, method, budget=0.4):
         expected = generate(model, inputs)
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "flash_attention_2", fake_flash)
@@ -171,7 +169,7 @@ def test_nan_and_equal_features_select_the_first_tokens_or_any_valid_ones(name: 
     model, processor = tiny_llava(grid=12)
     inputs = inputs_for(processor)
     inputs["pixel_values"] = torch.full_like(inputs["pixel_values"], float("nan") if poison == "nan" else 0.3)
-    with prune(model, make_method(name, OPTIONS.get(name)), budget=0.4) as session, torch.no_grad():
+    with prune(model, build(name), budget=0.4) as session, torch.no_grad():
         model(**inputs, logits_to_keep=1)
     trace = session.traces[0]
     if not trace.plan.adaptive:
@@ -184,7 +182,7 @@ def test_nan_and_equal_features_select_the_first_tokens_or_any_valid_ones(name: 
 def test_extreme_aspect_ratio(name: str) -> None:
     model, processor = tiny_llava_next(grid=6)
     inputs = make_inputs(processor, make_image(600, 12, seed=5))
-    with prune(model, make_method(name, OPTIONS.get(name)), budget=0.5) as session:
+    with prune(model, build(name), budget=0.5) as session:
         answer = generate(model, inputs)
     assert torch.isfinite(answer.logits[-1]).all()
     assert session.traces[0].num_visual == int((inputs["input_ids"] == model.config.image_token_id).sum())

@@ -7,13 +7,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_against_reference import CASES, check
+from reference.declared import oracle_of
 from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 from swiftvlm_eval import make_method, method_names, prune
 from swiftvlm_eval.pruning.budget import BudgetError
 
-EXACT = [name for name in method_names() if name not in ("vanilla", "downsample", "sparsevlm_v1")]
+
+def is_exact(name: str) -> bool:
+    """Whether a method drops rows by counts that a plan knows."""
+    if oracle_of(name).scale or make_method(name).adaptive:
+        return False
+    return bool(make_method(name).plan(576, 32, 1 / 3).stages)
+
+
+EXACT = [name for name in method_names() if is_exact(name)]
 OPTIONS: dict[str, dict[str, Any]] = {name: {} for name in EXACT} | {
     "swiftvlm without bypass": {"bypass": False},
     "swiftvlm without merging": {"merge": False},
@@ -28,7 +36,7 @@ def build(variant: str) -> Any:
 
 def rows_alive(variant: str, num_visual: int, num_layers: int, stages: Sequence[tuple[int, int, int]]) -> list[int]:
     """What a prompt's rows become under (boundary, kept, merged), one row object at a time, by the papers' rules."""
-    name, options = variant.split()[0], OPTIONS[variant]
+    oracle, options = oracle_of(variant.split()[0]), OPTIONS[variant]
     alive: list[object] = [object() for _ in range(num_visual)]
     waiting: list[object] = []
     counted, due = [], {boundary: (number, kept, merged) for number, (boundary, kept, merged) in enumerate(stages)}
@@ -37,14 +45,9 @@ def rows_alive(variant: str, num_visual: int, num_layers: int, stages: Sequence[
             number, kept, merged = due[layer]
             candidates = waiting or alive
             chosen, rest = candidates[:kept], candidates[kept:]
-            made = 0
-            if name == "sparsevlm" and rest:
-                made = int((int(0.3 * len(rest)) + 1) / 10) + 1
-            elif name == "visionzip" and rest:
-                made = min(merged, len(rest) + 1)  # CLS was counted among the kept
-            elif name == "swiftvlm" and options.get("merge", True) and number < len(stages) - 1:
-                made = min(merged, len(rest))
-                waiting = candidates if rest and options.get("bypass", True) else []
+            last = number == len(stages) - 1
+            made = oracle.made(len(rest), merged, options, last)
+            waiting = candidates if rest and oracle.returns(options) and not last else []
             alive = chosen + [object() for _ in range(made)]
         counted.append(len(alive))
     return counted
@@ -197,19 +200,8 @@ def test_methods_that_need_no_executed_layer_may_act_before_the_decoder() -> Non
 
 def test_rank_adaptive_sparsevlm_may_keep_nothing_but_what_it_recycles() -> None:
     """The authors' count is int(rank * scale + bias), without a least one."""
-    _, options, _ = CASES["sparsevlm-v1"]
-    from reference import sparsevlm
-
-    layers = options["layers"]
+    case = oracle_of("sparsevlm_v1").cases["keeps-none"]
     model, processor = tiny_llava(grid=12)
-    inputs = make_inputs(processor, make_image(150, 110, seed=3))
-    check(
-        model,
-        inputs,
-        "sparsevlm_v1",
-        {"layers": layers, "scale": 0.01, "bias": 0.0},
-        lambda m, i, g: sparsevlm.sparsevlm_rank_adaptive(m, i, g, boundaries=layers, scale=0.01, bias=0.0),
-    )
-    with prune(model, make_method("sparsevlm_v1", {"layers": layers, "scale": 0.01})) as session, torch.no_grad():
-        model(**inputs, use_cache=True)
+    with prune(model, make_method("sparsevlm_v1", case.options)) as session, torch.no_grad():
+        model(**make_inputs(processor, make_image(150, 110, seed=3)), use_cache=True)
     assert session.traces[0].stages[0].kept_indices == []

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from swiftvlm_eval.models.attention import attention_rows
 from swiftvlm_eval.pruning.merging import (
     assign_to_anchors,
     density_peak_clusters,
@@ -18,7 +19,7 @@ from swiftvlm_eval.pruning.merging import (
     merge_into_targets,
     recycle,
 )
-from swiftvlm_eval.pruning.scores import attention_rows, rater_weights, top_k
+from swiftvlm_eval.pruning.scores import rater_weights, top_k
 
 HALF = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 

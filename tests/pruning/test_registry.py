@@ -6,21 +6,20 @@ from typing import Any
 
 import pytest
 import torch
-from test_against_reference import generate
+from greedy import generate
+from reference.declared import oracle_of
 from tiny_models import SYSTEM, make_image, tiny_llava, tiny_llava_next
 
 from swiftvlm_eval import make_method, method_names, prune
 
 BUDGET = 0.4
 METHODS = method_names()
-# v1.0's counts come from a scale; without one it knows the authors' three budgets only
-OPTIONS: dict[str, dict[str, Any]] = {"sparsevlm_v1": {"scale": 2.0, "bias": 3.0}}
 QUESTIONS = ("What is in the picture?", "Red?", "Provide the bounding box.", "Yes or no: two triangles and a star?")
 PROMPTS = [f"{SYSTEM}USER: <image>\n{question} ASSISTANT:" for question in QUESTIONS]
 
 
 def build(name: str) -> Any:
-    return make_method(name, OPTIONS.get(name))
+    return make_method(name, oracle_of(name).scale)
 
 
 def model_for(family: str, **options: Any) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ from swiftvlm_eval.pruning.merging import (
     recycled_counts,
     recycled_rows,
 )
-from swiftvlm_eval.pruning.scores import ranking, rater_weights, top_k
+from swiftvlm_eval.pruning.scores import ranking, rater_weights, rows_where, top_k
 
 
 @given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, float("nan")]), min_size=1, max_size=40), st.integers(0, 45))
@@ -24,6 +24,12 @@ def test_top_k_takes_the_largest_and_the_lower_index_of_a_tie(values: list[float
     best = sorted(index for _, index in sorted(key)[:count])
     assert top_k(torch.tensor(values), count).tolist() == best
     assert sorted(ranking(torch.tensor(values)).tolist()) == list(range(len(values)))
+
+
+@given(st.lists(st.booleans(), max_size=40))
+def test_rows_where_are_the_rows_where_the_mask_holds(mask: list[bool]) -> None:
+    expected = [row for row, holds in enumerate(mask) if holds]
+    assert rows_where(torch.tensor(mask, dtype=torch.bool), len(expected)).tolist() == expected
 
 
 def test_attention_rows_equal_the_library_with_grouped_queries() -> None:

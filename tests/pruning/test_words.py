@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from greedy import generate
 from probe_methods import probe
-from test_against_reference import generate
 from tiny_models import make_image, make_inputs, tiny_llava
 from transformers import Qwen3Config
 

@@ -1,10 +1,13 @@
 """Image downsampling in three forms: encode a smaller image, pool the features, or blur the image only."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
+from reference.declared import Case, MethodOracle
 from reference.full_length import Run, run_full_length
+from reference.options import LAYERS, Changes, Refused, Unused
 from reference.vision import feature_layer, pack, start_state, tiles
 from torch import Tensor, nn
 
@@ -62,3 +65,23 @@ def downsampling(
         newline = model.model.image_newline
         visual = torch.stack([newline if entry is None else parts[entry[0]][entry[1]] for entry in packing.entries])
     return run_full_length(model, start_state(model, inputs, visual, kind="made"), generated, {})
+
+
+FORMS: dict[str, Form] = {"low_res": "low-resolution", "pool": "pool", "blur": "blur"}
+GRID = "takes form and grid instead"
+ORACLES = (
+    MethodOracle(
+        method="downsample",
+        cases={
+            name: Case({"form": name, "grid": 4}, partial(downsampling, side=4, form=form))
+            for name, form in FORMS.items()
+        },
+        options={
+            "layers": Refused((3,), GRID),
+            "counts": Refused((30,), GRID),
+            "schedule": Unused("paper", "no paper has a schedule of it; the command for FLOPs asks every method"),
+            "form": Changes("pool", lambda without, given: without.rows == given.rows, all_values=(*FORMS,)),
+            "grid": Changes(5, lambda without, given: given.rows == [25] * LAYERS),
+        },
+    ),
+)

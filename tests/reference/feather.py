@@ -1,9 +1,12 @@
 """FEATHER (arXiv:2412.13180): scores without rotary embedding, and a uniform grid added at the first stage."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from reference.declared import Case, MethodOracle
 from reference.full_length import Edit, Run, State, keep_visual, last_row_scores, run_full_length, top
+from reference.options import Changes, at, keeps
 from reference.vision import pack, start_state
 from torch import Tensor
 
@@ -95,3 +98,60 @@ def _feather(
         return edit
 
     return run_full_length(model, start, generated, {boundaries[0]: stage(0), boundaries[1]: stage(1)})
+
+
+def on_grid(stride: int) -> set[int]:
+    """Every stride-th row and column of 12 x 12."""
+    return {row * 12 + column for row in range(0, 12, stride) for column in range(0, 12, stride)}
+
+
+LAYERS = {"layers": (4, 8)}
+ORACLES = (
+    MethodOracle(
+        method="feather",
+        score_layers={4: 3, 8: 7},
+        cases={
+            "fill": Case(
+                {**LAYERS, "counts": (60, 20), "stride": 3},
+                partial(feather_fill, boundaries=(4, 8), counts=(60, 20), stride=3),
+            ),
+            "fill-stride": Case(
+                {**LAYERS, "counts": (60, 20), "stride": 2},
+                partial(feather_fill, boundaries=(4, 8), counts=(60, 20), stride=2),
+            ),
+            "union": Case(
+                {**LAYERS, "mode": "union"},
+                partial(feather_union, boundaries=(4, 8), keep_ratio=0.3, stride=3),
+                budget="1/3",
+            ),
+            "union-stride": Case(
+                {**LAYERS, "mode": "union", "keep_ratio": 0.5, "stride": 5},
+                partial(feather_union, boundaries=(4, 8), keep_ratio=0.5, stride=5),
+                budget="1/3",
+            ),
+        },
+        options={
+            "layers": Changes((3, 6), at(3, 6)),
+            "counts": Changes((60, 20), keeps(60, 20)),
+            "schedule": Changes("paper", lambda without, given: on_grid(3) <= set(given.kept[0]), budget=1 / 3),
+            "mode": Changes(
+                "union",
+                # 43 by score and 16 on the grid; then 0.09 of what that gave
+                lambda without, given: (
+                    43 <= len(given.kept[0]) <= 59
+                    and on_grid(3) <= set(given.kept[0])
+                    and len(given.kept[1]) == int(0.09 * len(given.kept[0]))
+                ),
+                budget=1 / 3,
+            ),
+            "stride": Changes(
+                2,
+                lambda without, given: on_grid(2) <= set(given.kept[0]) and not on_grid(2) <= set(without.kept[0]),
+                (("counts", (60, 20)),),
+            ),
+            "keep_ratio": Changes(
+                0.5, lambda without, given: 72 <= len(given.kept[0]) <= 88, (("mode", "union"),), budget=1 / 3
+            ),
+        },
+    ),
+)

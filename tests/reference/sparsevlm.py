@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
+from reference.declared import Case, MethodOracle
 from reference.full_length import (
     Edit,
     Merged,
@@ -19,6 +21,7 @@ from reference.full_length import (
     top,
     visual_indices,
 )
+from reference.options import NO_PAPER, STAGED, THREE, Answer, Changes, Refused, at, keeps, same_counts
 from reference.vision import start_state
 from torch import Tensor
 
@@ -203,3 +206,74 @@ def recycle(state: State, scores: Tensor, count: int, boundary: int, record: Run
         hidden=torch.cat([first.hidden, torch.stack([merged.vector for merged in made]), last.hidden]),
     )
     return new.reindexed()
+
+
+def recycled(rest: int, merged: int, options: Mapping[str, Any], last: bool) -> int:
+    """Rows into which a stage that drops rows recycles the best 30 % of them."""
+    return int((int(0.3 * rest) + 1) / 10) + 1 if rest else 0
+
+
+def more_rows(without: Answer, given: Answer) -> bool:
+    """As many edits, each with more rows left."""
+    fewer = [a <= b for a, b in zip(without.rows, given.rows, strict=True)]
+    return without.boundaries == given.boundaries and all(fewer) and without.rows[-1] < given.rows[-1]
+
+
+SCORES = {3: 2, 6: 5, 9: 8}
+COUNTS = {"layers": THREE, "counts": (80, 40, 25)}
+FOUR = (2, 4, 6, 9)
+SCALED = (("scale", 2.0),)
+ORACLES = (
+    MethodOracle(
+        method="sparsevlm",
+        score_layers=SCORES,
+        cases={"counts": Case(COUNTS, partial(sparsevlm, boundaries=THREE, counts=(80, 40, 25)))},
+        options={
+            "layers": Changes(THREE, at(*THREE)),
+            # of the 64, 43 and 17 rows that are dropped, 20, 13 and 6 are recycled into 3, 2 and 1
+            "counts": Changes((80, 40, 25), lambda without, given: sorted({*given.rows}) == [26, 42, 83, 144]),
+            # 300 of 576
+            "schedule": Changes("paper", lambda without, given: len(given.kept[0]) == 75, STAGED, budget=1 / 3),
+        },
+        made=recycled,
+    ),
+    MethodOracle(
+        method="sparsevlm_plus",
+        score_layers=SCORES,
+        cases={
+            "two-heads": Case(
+                {**COUNTS, "heads": 2}, partial(sparsevlm_plus, boundaries=THREE, counts=(80, 40, 25), heads=2)
+            )
+        },
+        options={
+            "layers": Changes(THREE, at(*THREE)),
+            "counts": Changes((80, 40, 25), keeps(80, 40, 25)),
+            "schedule": Changes("paper", keeps(75, 50, round(118 / 4)), STAGED, budget=1 / 3),
+            "heads": Changes(1, same_counts, STAGED),
+        },
+    ),
+    MethodOracle(
+        method="sparsevlm_v1",
+        score_layers={2: 1, 4: 3, 6: 5, 9: 8},
+        cases={
+            "scaled": Case(
+                {"layers": FOUR, "scale": 3.0, "bias": 4.0},
+                partial(sparsevlm_rank_adaptive, boundaries=FOUR, scale=3.0, bias=4.0),
+            ),
+            # int(rank * scale + bias) may be nothing: then only what is recycled stays
+            "keeps-none": Case(
+                {"layers": FOUR, "scale": 0.01, "bias": 0.0},
+                partial(sparsevlm_rank_adaptive, boundaries=FOUR, scale=0.01, bias=0.0),
+            ),
+        },
+        options={
+            "layers": Changes(FOUR, at(*FOUR), SCALED),
+            "counts": Refused((30,), "counts by scale and bias", 1 / 3),
+            "schedule": Refused("paper", NO_PAPER, 1 / 3),
+            "scale": Changes(2.0, lambda without, given: more_rows(given, without), budget=1 / 3),
+            "bias": Changes(20.0, more_rows, SCALED),
+        },
+        scale={"scale": 2.0, "bias": 3.0},
+        made=recycled,
+    ),
+)

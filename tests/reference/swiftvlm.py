@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
+from reference.declared import Case, MethodOracle
 from reference.full_length import Edit, Merged, Row, Run, State, last_row_scores, run_full_length, top, visual_indices
+from reference.options import STAGED, THREE, Changes, at, keeps, same_counts, same_start
 from reference.vision import start_state
 from torch import Tensor
 
@@ -206,3 +209,67 @@ class Stages:
             return everything.positions[anchor]
         mean = sum(everything.positions[member] for member in members) / len(members)
         return mean if self.options.merged_position == "mean" else float(round(mean))
+
+
+def groups_made(rest: int, merged: int, options: Mapping[str, Any], last: bool) -> int:
+    """Every stage but the last merges what it drops, unless merging is off."""
+    return min(merged, rest) if options.get("merge", True) and not last else 0
+
+
+def case(given: Mapping[str, Any], **rules: Any) -> Case:
+    """Stages at 3, 6, 9 that keep 60, 40, 20 and merge 12, 8, with further options given and the oracle's rules."""
+    run = partial(swiftvlm, boundaries=THREE, selected=(60, 40, 20), merged=(12, 8), options=Options(**rules))
+    return Case({"layers": THREE, "counts": (60, 12, 40, 8, 20), **given}, run)
+
+
+UNMERGED = {"counts": (60, 0, 40, 0, 20), "merge": False}
+BASE = (*STAGED, ("counts", (60, 12, 40, 8, 20)))
+ORACLES = (
+    MethodOracle(
+        method="swiftvlm",
+        score_layers={3: 2, 6: 6, 9: 9},
+        cases={
+            "complete": case({}),
+            "full-softmax": case({"scope": "all"}, scope="full"),
+            "top-anchors": case({"anchors": "top"}, anchors="top"),
+            "step-anchors": case({"anchors": "floor_step"}, anchors="floor-step"),
+            "mean-position": case({"merged_position": "mean"}, merged_position="mean"),
+            "round-position": case({"merged_position": "round"}, merged_position="round"),
+            "select": case({**UNMERGED, "bypass": False}, parts="select"),
+            "merge-off": case(UNMERGED, parts="select"),
+            "select-merge": case({"bypass": False}, parts="select+merge"),
+        },
+        options={
+            "layers": Changes(THREE, at(*THREE)),
+            "counts": Changes((60, 12, 40, 8, 20), keeps(60, 40, 20)),
+            # 34 of 576 in the last stage, where the exact schedule has 40
+            "schedule": Changes("paper", keeps(36, 18, round(34 / 4)), STAGED, budget=2 / 9),
+            "scope": Changes("all", same_counts, BASE),
+            "anchors": Changes("top", same_start, BASE, all_values=("strided", "top", "floor_step")),
+            "merged_position": Changes("mean", same_start, BASE, all_values=("anchor", "mean", "round")),
+            "merge": Changes(
+                False,
+                # nothing merged, and what is dropped stays away
+                lambda without, given: (
+                    set(given.kept[2]) < set(given.kept[1]) < set(given.kept[0])
+                    and given.rows[3] == len(given.kept[0])
+                    and without.rows[3] > len(without.kept[0])
+                    and bool(set(without.kept[1]) - set(without.kept[0]))
+                ),
+                STAGED,
+            ),
+            "bypass": Changes(
+                False,
+                # merged rows still enter, but no token returns
+                lambda without, given: (
+                    set(given.kept[1]) <= set(given.kept[0])
+                    and given.rows[3] == without.rows[3] > len(given.kept[0])
+                    and bool(set(without.kept[1]) - set(without.kept[0]))
+                ),
+                BASE,
+            ),
+        },
+        made=groups_made,
+        returns=lambda options: options.get("merge", True) and options.get("bypass", True),
+    ),
+)

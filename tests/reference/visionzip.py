@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from reference.declared import Case, MethodOracle
 from reference.full_length import Merged, Run, run_full_length, top
+from reference.options import PAPER, Changes, Refused
 from reference.vision import ClipLayer, feature_layer, pack, start_state, tiles
 from torch import Tensor
 
@@ -101,3 +103,25 @@ def _order(model: Any, inputs: Mapping[str, Tensor], made: Mapping[tuple[Any, ..
         *(source for source in others if source[0] == "cls"),
         *(source for source in others if source[0] == "merged"),
     ]
+
+
+def evenly(model: Any, inputs: Mapping[str, Tensor], generated: Sequence[int] = ()) -> Run:
+    """45 dominant and 15 contextual tokens, spread evenly over the encoder inputs."""
+    count = len(tiles(inputs))
+    return visionzip(model, inputs, generated, dominant=45 // count, contextual=15 // count)
+
+
+ORACLES = (
+    MethodOracle(
+        method="visionzip",
+        cases={"evenly": Case({"counts": (45, 15)}, evenly)},
+        options={
+            "layers": Refused((3,), "visionzip acts before the decoder; allowed is 0"),
+            # 45 with CLS, and 15 merged ones
+            "counts": Changes((45, 15), lambda without, given: given.rows[0] == 60 and len(given.kept[0]) == 44),
+            "schedule": Refused("paper", PAPER),
+        },
+        # CLS was counted among the kept
+        made=lambda rest, merged, options, last: min(merged, rest + 1) if rest else 0,
+    ),
+)

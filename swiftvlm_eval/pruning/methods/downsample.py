@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
@@ -91,11 +90,7 @@ class Downsample(PruningMethod):
             grid = self.side_for(side, signals.stage.budget)
             square = features.unflatten(1, (side, side)).permute(0, 3, 1, 2).float()
             features = adaptive_avg_pool2d(square, grid).flatten(2).transpose(1, 2).to(features.dtype)
-        images = signals.vision.pack(signals.vision.project(features))
-        starts = [int((signals.layout.image == number).nonzero()[0, 0]) for number in range(len(images))]
-        places = [signals.places[start].expand(len(rows)) for start, rows in zip(starts, images, strict=True)]
-        rows = torch.cat(images)
-        return RowEdit(rows, torch.full((len(rows),), -1, device=rows.device), torch.cat(places))
+        return signals.instead(signals.vision.pack(signals.vision.project(features)))
 
     def work(self, prompt: PromptWork) -> Work:
         """The projector on the smaller grids; what a smaller image saves in the tower is not counted."""

@@ -6,11 +6,10 @@ first stage also keeps every stride-th row and column of the image; the second o
 
 Mode `fill` (ours) meets a budget exactly: the uniform tokens, filled up with the best others. Mode `union` is the
 published one: the best `keep_ratio` of N, united with the uniform tokens, then keep_ratio^2 of what that gave; its
-count depends on the image, and a plan expects what independent choices give (217 of 576). Mode `paperfit` (schedule
-`paper` implies it) is `union` with the layers that reproduce the FLOPs reported in arXiv 2602.03134 (1.82 and 1.44 T
-at its 192 and 128, with 212 of 576: `attributed_plan`). On LLaVA-NeXT the grid lies on the base view and on the
-unpadded fine view; newline tokens are never part of it. If the grid alone exceeds the count, the stride grows until it
-fits.
+count depends on the image; a plan expects that of independent choices (217 of 576). Mode `paperfit` (schedule `paper`
+implies it) is `union` with the layers that reproduce the FLOPs reported in arXiv 2602.03134 (1.82 and 1.44 T at its
+192 and 128, with 212 of 576: `attributed_plan`). On LLaVA-NeXT the grid lies on the base view and on the unpadded fine
+view, newline tokens left out. The stride grows until the grid fits.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field
 
-from swiftvlm_eval.pruning.budget import BudgetError, Family
+from swiftvlm_eval.pruning.budget import BudgetError, Curve
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.schedule import Plan
 from swiftvlm_eval.pruning.scores import top_k
@@ -27,8 +26,8 @@ from swiftvlm_eval.pruning.uniform import expected_union, uniform_grid
 from swiftvlm_eval.pruning.words import ScoreLayer
 from swiftvlm_eval.pruning.work import PromptWork, Work
 
+# share kept by the published union (ratio 0.3, stride 3) with which the reported FLOPs are reproduced
 FITTED_FIRST_STAGE = 212 / 576
-"""Share kept by the published union (ratio 0.3, stride 3) with which the reported FLOPs are reproduced."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,7 @@ class Feather(PruningMethod):
             return (8, 16)
         return (3, 16) if budget >= 0.17 else (2, 16)
 
-    def family(self, budget: float) -> Family:
+    def schedule_curve(self, budget: float) -> Curve:
         """A second stage of a sixth of the first, as in the preset for 192, rising to all."""
         return lambda x: ((x, 0.0), (x / 6 + max(0.0, x - 0.5) * 5 / 3, 0.0))
 
@@ -83,8 +82,7 @@ class Feather(PruningMethod):
         if (budget or self.mode != "union") and min(abs(share - (budget or 0)) for share in fitted) > 1e-3:
             known, named = ", ".join(f"{share:.4g}" for share in fitted), budget and round(budget, 4)
             raise BudgetError(f"budget={named}: FEATHER's published union has no budget; it stands for {known}")
-        best = max(1, int(num_visual * self.keep_ratio))
-        first = expected_union(num_visual, best, self.stride or 3)
+        first = expected_union(num_visual, max(1, int(num_visual * self.keep_ratio)), self.stride or 3)
         return (first, 0), (max(1, int(first * self.keep_ratio**2)), 0)
 
     def select(self, signals: Signals) -> RowEdit:
@@ -111,11 +109,11 @@ class Feather(PruningMethod):
 
     def attributed_plan(self, plan: Plan) -> Plan | None:
         """The union as the reported FLOPs have it; None for `fill`, and for a ratio or stride that nobody reported."""
-        if not self.adaptive or not plan.stages or (self.keep_ratio, self.stride or 3) != (0.3, 3):
+        if not self.adaptive or not plan.stages or plan.stages[0].kept >= plan.num_visual:
+            return None
+        if (self.keep_ratio, self.stride or 3) != (0.3, 3):
             return None
         first, second = plan.stages
-        if first.kept >= plan.num_visual:
-            return None
         kept = round(FITTED_FIRST_STAGE * plan.num_visual)
-        last = max(1, int(kept * self.keep_ratio**2))
-        return replace(plan, stages=(replace(first, kept=kept), replace(second, kept=last)))
+        second = replace(second, kept=max(1, int(kept * self.keep_ratio**2)))
+        return replace(plan, stages=(replace(first, kept=kept), second))

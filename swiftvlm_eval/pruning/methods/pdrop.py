@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from swiftvlm_eval.pruning.budget import Family
+from swiftvlm_eval.pruning.budget import Curve
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.scores import top_k
 from swiftvlm_eval.pruning.words import PositionRule, ScoreLayer
@@ -53,12 +53,12 @@ class PDrop(PruningMethod):
             return (8, 16, 24)
         return (2, 4, 8) if budget >= 0.17 else (2, 8, 16)
 
-    def family(self, budget: float) -> Family:
+    def schedule_curve(self, budget: float) -> Curve:
         """Geometric schedules of every ratio."""
         return geometric
 
     @staticmethod
-    def to_tokens(amount: float) -> int:
+    def to_rows(amount: float) -> int:
         """Truncated as in the authors' code, binary fractions included: 0.29 of 100 tokens are 28."""
         return int(amount)
 

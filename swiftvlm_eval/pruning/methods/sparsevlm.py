@@ -19,12 +19,22 @@ from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.merging import recycle, recycled_rows
 from swiftvlm_eval.pruning.schedule import Plan
 from swiftvlm_eval.pruning.scores import ranking, rater_weights
-from swiftvlm_eval.pruning.words import PositionRule, ScoreLayer
+from swiftvlm_eval.pruning.words import Need, PositionRule, ScoreLayer
 from swiftvlm_eval.pruning.work import PromptWork, StageWork, Work, recycling
 
 
+class RatedByQuestion:
+    """What every version of SparseVLM reads off the decoder's input; `carry` holds it from the first stage on."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"decoder_input"})
+
+    def prepare(self, signals: Signals) -> Any:
+        """The raters, as weights of the question's rows."""
+        return rater_weights(signals.states, signals.text_states[signals.question_rows])
+
+
 @dataclass(frozen=True, kw_only=True)
-class SparseVLM(PruningMethod):
+class SparseVLM(RatedByQuestion, PruningMethod):
     """SparseVLM with fixed counts and recycling."""
 
     name: ClassVar[str] = "sparsevlm"
@@ -33,7 +43,6 @@ class SparseVLM(PruningMethod):
     summary: ClassVar[str] = "three stages by the attention of relevant text rows, with recycling"
     position_rule: ClassVar[PositionRule] = "compact"
     scored_by: ClassVar[ScoreLayer] = "previous"
-    needs: ClassVar = frozenset({"decoder_input"})
     default_layers: ClassVar[tuple[int, ...]] = (3, 7, 16)
     presets: ClassVar = {
         64 / 576: kept_shares(66, 30, 17),
@@ -45,10 +54,6 @@ class SparseVLM(PruningMethod):
     def merged_rule(self) -> MergedRule:
         """Recycled rows follow from what is pruned."""
         return recycled_rows
-
-    def prepare(self, signals: Signals) -> Any:
-        """The raters, as weights of the question's rows."""
-        return rater_weights(signals.states, signals.text_states[signals.question_rows])
 
     def select(self, signals: Signals) -> RowEdit:
         """Keeps the best-rated rows and appends one mean per cluster of the best others."""

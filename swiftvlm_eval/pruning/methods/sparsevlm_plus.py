@@ -7,19 +7,20 @@ positions at head size 128); as in the authors' code it is not clamped.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from swiftvlm_eval.pruning.budget import kept_shares
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
-from swiftvlm_eval.pruning.scores import ranking, rater_weights, top_k
+from swiftvlm_eval.pruning.methods.sparsevlm import RatedByQuestion
+from swiftvlm_eval.pruning.scores import ranking, top_k
 from swiftvlm_eval.pruning.words import ScoreLayer
 from swiftvlm_eval.pruning.work import PromptWork, StageWork, Work
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseVLMPlus(PruningMethod):
+class SparseVLMPlus(RatedByQuestion, PruningMethod):
     """SparseVLM+.
 
     Attributes:
@@ -31,7 +32,6 @@ class SparseVLMPlus(PruningMethod):
     source: ClassVar[str] = "arXiv 2410.04417"
     summary: ClassVar[str] = "SparseVLM with position-free scores, no recycling, positions kept"
     scored_by: ClassVar[ScoreLayer] = "previous"
-    needs: ClassVar = frozenset({"decoder_input"})
     default_layers: ClassVar[tuple[int, ...]] = (3, 7, 16)
     presets: ClassVar = {
         64 / 576: kept_shares(66, 34, 20),
@@ -41,10 +41,6 @@ class SparseVLMPlus(PruningMethod):
     }
 
     heads: Annotated[int, Field(ge=1)] = 14
-
-    def prepare(self, signals: Signals) -> Any:
-        """The raters, as weights of the question's rows."""
-        return rater_weights(signals.states, signals.text_states[signals.question_rows])
 
     def select(self, signals: Signals) -> RowEdit:
         """Keeps the best-rated rows."""

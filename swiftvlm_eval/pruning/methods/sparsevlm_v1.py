@@ -8,7 +8,7 @@ we.)
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -16,7 +16,8 @@ from pydantic import Field
 from swiftvlm_eval.pruning.budget import BudgetError, MergedRule
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.merging import recycle, recycled_rows
-from swiftvlm_eval.pruning.scores import ranking, rater_weights
+from swiftvlm_eval.pruning.methods.sparsevlm import RatedByQuestion
+from swiftvlm_eval.pruning.scores import ranking
 from swiftvlm_eval.pruning.words import PositionRule, ScoreLayer
 from swiftvlm_eval.pruning.work import PromptWork, StageWork, Work, recycling
 
@@ -25,7 +26,7 @@ AUTHORS = {192 / 576: (13.5, 0.0), 128 / 576: (9.0, 6.0), 64 / 576: (0.8, 0.0)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseVLMv1(PruningMethod):
+class SparseVLMv1(RatedByQuestion, PruningMethod):
     """Rank-adaptive SparseVLM.
 
     Attributes:
@@ -39,7 +40,6 @@ class SparseVLMv1(PruningMethod):
     summary: ClassVar[str] = "SparseVLM with rank-adaptive counts"
     position_rule: ClassVar[PositionRule] = "compact"
     scored_by: ClassVar[ScoreLayer] = "previous"
-    needs: ClassVar = frozenset({"decoder_input"})
     default_layers: ClassVar[tuple[int, ...]] = (3, 7, 16, 20)
 
     scale: Annotated[float, Field(ge=0)] | None = None
@@ -76,10 +76,6 @@ class SparseVLMv1(PruningMethod):
     def merged_rule(self) -> MergedRule:
         """Recycled rows follow from what is pruned."""
         return recycled_rows
-
-    def prepare(self, signals: Signals) -> Any:
-        """The raters, as weights of the question's rows."""
-        return rater_weights(signals.states, signals.text_states[signals.question_rows])
 
     def select(self, signals: Signals) -> RowEdit:
         """Keeps as many of the best-rated rows as the rank asks for, and recycles the best others."""

@@ -5,9 +5,9 @@ are grouped, one merged row per group stays in the sequence, and the tokens them
 the waiting tokens are aligned by what happened to their group's row meanwhile, all N tokens are scored again, and any
 of them may come back. After the last selection the rest is dropped.
 
-There is no public code. Decisions where the paper is silent, each an option: scores are normalised over the visual
-candidates (`scope`; its efficiency section counts visual keys only); anchors are strided (`anchors`); a merged row
-takes its anchor's position id (`merged_position`). Schedule `paper` is fitted to the reported 1.75 and 1.31 TFLOPs.
+There is no public code. Decisions where the paper is silent, each an option: the softmax of its equation 2 is over the
+visual candidates (`scope`; its efficiency section counts these keys only); anchors are strided (`anchors`); a merged
+row takes its anchor's position id (`merged_position`). Schedule `paper` is fitted to the reported 1.75 and 1.31 T.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from torch import Tensor
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.merging import AnchorRule, Bypass, Groups, MergedPosition, choose_anchors, merge_by_anchors
 from swiftvlm_eval.pruning.schedule import Plan
-from swiftvlm_eval.pruning.scores import top_k
+from swiftvlm_eval.pruning.scores import rows_where, top_k
 from swiftvlm_eval.pruning.words import Scope, ScoreLayer
 from swiftvlm_eval.pruning.work import PromptWork, Work, grouping
 
@@ -31,7 +31,7 @@ class SwiftVLM(PruningMethod):
     Attributes:
         scope: keys under the softmax: `visual` candidates, or `all` (candidates and text; merged rows excluded).
         anchors: how group representatives are chosen.
-        merged_position: position id of a merged row: its anchor's, the members' `mean` (fractional), or that rounded.
+        merged_position: place of a merged row: its anchor's, the members' `mean` (fractional), or that rounded.
         merge: False drops for good, without merged rows or bypass (ablation S).
         bypass: False forgets the dropped tokens (ablation S+M); later stages rank active and merged rows alike.
     """
@@ -41,7 +41,7 @@ class SwiftVLM(PruningMethod):
     source: ClassVar[str] = "arXiv 2602.03134"
     summary: ClassVar[str] = "three stages; dropped tokens bypass the layers in between and may return"
     scored_by: ClassVar[tuple[ScoreLayer, ...]] = ("previous", "next", "next")
-    default_layers: ClassVar[tuple[int, ...]] = (3, 10, 14)
+    default_layers: ClassVar[tuple[int, ...]] = (3, 10, 14)  # section 3.3: after layer 3, before layers 11 and 15
     counts_merged: ClassVar[tuple[bool, ...]] = (True, True, False)
     presets: ClassVar = {
         64 / 576: ((16 / 576, 8 / 576), (12 / 576, 8 / 576), (4 / 576, 0.0)),
@@ -60,12 +60,12 @@ class SwiftVLM(PruningMethod):
         """Aligns what waits, scores, keeps the best, and sends the rest on the bypass."""
         states, index, places = self._candidates(signals)
         absent = (None, None) if signals.carry is None else (states, index)
-        scores = signals.attention(candidates=absent[0], index=absent[1], scope=self.scope).mean(dim=0)[0]
+        scores = signals.attention(candidates=absent[0], index=absent[1], scope=self.scope).mean(dim=0)[0]  # eq. 2
         kept = top_k(scores, signals.stage.kept)
         edit = RowEdit(states[kept], index[kept], places[kept])
         if signals.stage.last or not self.merge or len(index) == len(kept):
             return edit
-        rest = torch.zeros_like(index).index_fill(0, kept, 1).argsort(dim=0, stable=True)[: len(index) - len(kept)]
+        rest = rows_where(torch.ones_like(index, dtype=torch.bool).index_fill(0, kept, False), len(index) - len(kept))
         return self._bypass(signals, edit, RowEdit(states[rest], index[rest], places[rest]), scores[rest], places)
 
     def _candidates(self, signals: Signals) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,12 +73,11 @@ class SwiftVLM(PruningMethod):
         waiting: Bypass | None = signals.carry
         if waiting is None:
             return signals.states, signals.index, signals.places
-        live = (signals.index < 0).int().argsort(dim=0, stable=True)
-        sent = waiting.groups.merged
-        active, merged = live[: len(live) - len(sent)], live[len(live) - len(sent) :]
+        sent, alive = waiting.groups.merged, len(signals.index)
+        active, merged = rows_where(signals.index >= 0, alive - len(sent)), rows_where(signals.index < 0, len(sent))
         states = signals.states.new_empty((signals.num_visual, signals.states.shape[1]))
         states[signals.index[active]] = signals.states[active]
-        moved = signals.states[merged] - sent
+        moved = signals.states[merged] - sent  # what each group's row has gained, added to all its members
         states[waiting.index] = waiting.states + (moved[waiting.groups.members] if len(sent) else 0)
         return states, torch.arange(signals.num_visual, device=states.device), waiting.places
 

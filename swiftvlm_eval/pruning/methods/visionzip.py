@@ -18,10 +18,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from swiftvlm_eval.pruning.budget import BudgetError, Family
+from swiftvlm_eval.pruning.budget import BudgetError, Curve
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.merging import merge_into_targets
-from swiftvlm_eval.pruning.scores import top_k
+from swiftvlm_eval.pruning.scores import rows_where, top_k
 from swiftvlm_eval.pruning.words import PositionRule
 from swiftvlm_eval.pruning.work import PromptWork, Work
 
@@ -53,7 +53,7 @@ class VisionZip(PruningMethod):
         192 / 576: ((162 / 576, 30 / 576),),
     }
 
-    def family(self, budget: float) -> Family:
+    def schedule_curve(self, budget: float) -> Curve:
         """30 contextual tokens in 192; none at the very top."""
         return lambda x: ((x - 30 / 192 * min(x, 1 - x), 30 / 192 * min(x, 1 - x)),)
 
@@ -93,10 +93,9 @@ class VisionZip(PruningMethod):
         if dominant + contextual > len(features):
             raise BudgetError(f"{dominant} + {contextual} tokens of an encoder input: it has {len(features)}")
         best = top_k(signals.vision.cls_attention[tile].sum(dim=0), max(dominant, 1) - 1)
-        rest = torch.ones(len(features), dtype=torch.bool, device=features.device)
-        rest[0] = False
-        rest = rest.index_fill(0, best + 1, False).int().argsort(dim=0, descending=True, stable=True)
-        rest = rest[: len(features) - 1 - len(best)]
+        unchosen = torch.ones(len(features), dtype=torch.bool, device=features.device)
+        unchosen[0] = False  # CLS
+        rest = rows_where(unchosen.index_fill(0, best + 1, False), len(features) - 1 - len(best))
         merged = merge_into_targets(features[rest], keys[:, rest].mean(dim=0), contextual)
         return Zipped(best, features[:1], features[1:][best], merged)
 
