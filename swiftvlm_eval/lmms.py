@@ -5,7 +5,7 @@ Requests in, answers out; what is pruned is decided by the method, and how by th
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -29,7 +29,7 @@ from swiftvlm_eval.models.images import image_digest
 from swiftvlm_eval.models.prompts import SYSTEM_PROMPT, TEMPLATES, continuation_ids
 from swiftvlm_eval.pruning.budget import REFERENCE_VISUAL_TOKENS, budget_in_words, parse_budget
 from swiftvlm_eval.pruning.engine import PruningSession
-from swiftvlm_eval.pruning.methods import make_method, method_names
+from swiftvlm_eval.pruning.registry import known_names, make_method
 from swiftvlm_eval.pruning.trace import SampleTrace
 from swiftvlm_eval.runs.provenance import checkpoint_name, commit, package_versions
 
@@ -55,7 +55,8 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
     Args:
         pretrained: hub id, folder, or `demo`; default the 7B checkpoint of the family.
         revision: hub revision.
-        method: pruning method; default that of the model name.
+        method: pruning method, by name or as path/to/file.py:ClassName (which runs that file); default that of the
+            model name.
         budget: mean visual tokens per layer: a share (1/3, 0.333, 33%), a count of a stated whole (640/2880) or, for
             images of 576 visual tokens, a count (192); default 1/3.
         dtype: auto, float16, bfloat16, float32.
@@ -377,10 +378,10 @@ class SwiftvlmLlava(lmms):  # type: ignore[misc]
     @cached_property
     def description(self) -> dict[str, Any]:
         """The run, for the record: model, method with all options, and how it was executed."""
-        options = {option.name: getattr(self.method, option.name) for option in fields(self.method)}
         return {
             "method": self.method.name,
-            "options": options,
+            "options": self.method.options,
+            "source_sha256": self.method.source_sha256,
             "budget": self.budget if self.method.name != "vanilla" else 1.0,
             "schedule": self.method.schedule,
             "pretrained": checkpoint_name(self.checkpoint.name, in_place=True),
@@ -464,6 +465,6 @@ def __getattr__(name: str) -> type[SwiftvlmLlava]:
     """Classes such as `SwiftvlmLlava__fastv`: a family with the method preset."""
     base, _, method = name.partition("__")
     families = {cls.__name__: cls for cls in (SwiftvlmLlava, SwiftvlmLlavaNext)}
-    if base not in families or method not in method_names():
+    if base not in families or method not in known_names():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return type(name, (families[base],), {"preset_method": method, "__module__": __name__})

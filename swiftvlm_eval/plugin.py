@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from swiftvlm_eval.pruning.methods import method_names
+from swiftvlm_eval.pruning.registry import known_names
 
 TASK_FOLDER = Path(__file__).parent / "tasks"
 FAMILIES = {"llava": "SwiftvlmLlava", "llava_next": "SwiftvlmLlavaNext"}
@@ -21,7 +21,7 @@ def model_classes() -> dict[str, str]:
     return {
         f"{method}_{family}": cls if method == "swiftvlm" else f"{cls}__{method}"
         for family, cls in FAMILIES.items()
-        for method in method_names()
+        for method in known_names()
     }
 
 

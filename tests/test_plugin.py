@@ -12,7 +12,7 @@ from lmms_eval.models import MODEL_REGISTRY_V2
 from lmms_eval.tasks import TaskManager, get_task_dict
 
 from swiftvlm_eval import plugin
-from swiftvlm_eval.pruning.methods import method_names
+from swiftvlm_eval.pruning.registry import method_names
 
 GROUPS = {
     "refcoco": "refcoco/_refcoco.yaml",

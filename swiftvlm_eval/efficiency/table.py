@@ -10,7 +10,7 @@ from swiftvlm_eval.efficiency.selection import planned_work, selection_flops
 from swiftvlm_eval.models.shape import CLIP_L, LLAVA_7B, DecoderShape, TowerShape
 from swiftvlm_eval.pruning.budget import REFERENCE_VISUAL_TOKENS, BudgetError, parse_budget
 from swiftvlm_eval.pruning.contract import PruningMethod
-from swiftvlm_eval.pruning.methods import make_method
+from swiftvlm_eval.pruning.registry import make_method
 
 
 def parse_shape(text: str) -> DecoderShape:
@@ -116,7 +116,7 @@ def flops_rows(
             share = parse_budget(budget, decoder.visual_tokens)
             found = []
             for schedule, variant in variants.items():
-                row = {"method": name, "budget": budget, "schedule": options.get("schedule", schedule)}
+                row = {"method": method.name, "budget": budget, "schedule": options.get("schedule", schedule)}
                 found.append(row | _costs(variant, share, decoder, text_tokens))
             if found[0]["rows_per_layer"] in (None, found[-1]["rows_per_layer"]):
                 found = found[-1:]  # nothing published at this budget, or the same

@@ -9,7 +9,7 @@ its visual token; -1 for a row that stands for several) and a *place* in the seq
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.models.tower import TowerView
 from swiftvlm_eval.pruning.modules import ModuleIO
+from swiftvlm_eval.pruning.outside import source_sha256
 from swiftvlm_eval.pruning.schedule import Plan, Scheduled, Stage
 from swiftvlm_eval.pruning.words import Need, PositionRule, Scope
 
@@ -229,6 +230,16 @@ class PruningMethod(Scheduled, ABC):
             [T, 3, s, s] with s a multiple of the patch size S / side.
         """
         raise NotImplementedError(f"{self.name} does not resize images")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every option and its value, as records hold them."""
+        return {option.name: getattr(self, option.name) for option in fields(self)}
+
+    @property
+    def source_sha256(self) -> str | None:
+        """Of the source file of a method from outside this package; None for a registered one."""
+        return source_sha256(type(self))
 
     @property
     def rule(self) -> PositionRule:

@@ -42,7 +42,7 @@ _PER_TASK_KEYS = frozenset({"planned_mean"})
 _KNOWN_KEYS = _PER_TASK_KEYS | {
     *("method", "options", "budget", "pretrained", "revision", "family", "shape", "dtype", "device"),
     *("attn_implementation", "batch_size", "image_mode", "seed", "world_size", "versions", "commit"),
-    *("schedule", "system_prompt_sha256"),
+    *("schedule", "source_sha256", "system_prompt_sha256"),
 }
 
 # lmms-eval names of our model class, `<method>_llava` and `<method>_llava_next`; video_llava is lmms-eval's own.
@@ -107,6 +107,7 @@ def _record(results: Mapping[str, Any], path: Path, run: Mapping[str, Any], task
             options=run.get("options") or {} if run else _options(config),
             budget=run.get("budget"),
             schedule=run.get("schedule"),
+            source_sha256=run.get("source_sha256"),
         ),
         settings=settings,
         software=Software(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swiftvlm_eval.pruning.budget import BudgetError
-from swiftvlm_eval.pruning.methods import make_method
+from swiftvlm_eval.pruning.registry import make_method
 from swiftvlm_eval.runs.journal import Journal
 from swiftvlm_eval.runs.provenance import commit, package_versions
 from swiftvlm_eval.sweep.claims import Claim
@@ -154,8 +154,11 @@ class Sweep:
             "tasks": self.documents.names,
             "limit": self.limit,
         }
+        method = make_method(configuration.method, configuration.options)
+        if method.source_sha256 is not None:  # another code is another method
+            facts["source_sha256"] = method.source_sha256
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
-        return f"{configuration.method}-{configuration.budget:.4f}-{digest}"
+        return f"{method.name}-{configuration.budget:.4f}-{digest}"
 
     def _record_folder(self, configuration: Configuration) -> Path:
         return self.out / "records" / self._identity(configuration)

@@ -13,7 +13,7 @@ from tiny_models import make_image, make_inputs, tiny_llava
 
 from swiftvlm_eval import make_method, method_names, prune
 from swiftvlm_eval.pruning.budget import BudgetError
-from swiftvlm_eval.pruning.methods import method_class
+from swiftvlm_eval.pruning.registry import method_class
 
 N, LAYERS = 144, 16
 
