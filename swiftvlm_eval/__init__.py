@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from swiftvlm_eval.pruning.budget import BudgetError
+    from swiftvlm_eval.pruning.composed import Composed
     from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
     from swiftvlm_eval.pruning.prune import prune
     from swiftvlm_eval.pruning.registry import make_method, method_names
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BudgetError": "swiftvlm_eval.pruning.budget",
+    "Composed": "swiftvlm_eval.pruning.composed",
     "PromptWork": "swiftvlm_eval.pruning.work",
     "PruningMethod": "swiftvlm_eval.pruning.contract",
     "RowEdit": "swiftvlm_eval.pruning.contract",
@@ -33,6 +35,7 @@ _HOMES = {
 
 __all__ = [
     "BudgetError",
+    "Composed",
     "PromptWork",
     "PruningMethod",
     "RowEdit",

@@ -125,9 +125,9 @@ def flops_rows(
 
 
 def _costs(method: PruningMethod, share: float, decoder: Decoder, text_tokens: int) -> dict[str, Any]:
-    shape, layers = decoder.shape, decoder.pruning_layers.get(method.name)
+    shape, method = decoder.shape, method.with_recommended(decoder.pruning_layers)
     try:
-        plan = method.plan(decoder.visual_tokens, shape.num_layers, share, layers)
+        plan = method.plan(decoder.visual_tokens, shape.num_layers, share)
     except BudgetError as error:
         empty = dict.fromkeys(("rows_per_layer", "mean_visual_tokens", "layers_tflops", "tflops", "paper_tflops"))
         return {**empty, "selection_tflops": {}, "overhead_tflops": {}, "note": str(error)}

@@ -241,9 +241,8 @@ class PruningMethod(Scheduled, ABC):
         """Of the source file of a method from outside this package; None for a registered one."""
         return source_sha256(type(self))
 
-    @property
-    def rule(self) -> PositionRule:
-        """The position rule in force; an option may override the class's."""
+    def rule_at(self, stage: Stage) -> PositionRule:
+        """The position rule of a stage; an option may override the class's."""
         return self.position_rule
 
     def overhead_flops(self, plan: Plan, hidden_size: int) -> dict[str, float]:

@@ -15,6 +15,7 @@ import pkgutil
 import re
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import reduce
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,10 +104,21 @@ def make_method(text: str, options: Mapping[str, Any] | None = None) -> "Pruning
         ValueError: an unknown method or option, or a value that does not fit; names the field, the value and what is
             allowed.
     """
+    parts = split_outside_brackets(text, "+")
+    if len(parts) > 1:
+        return _composed(text, parts, options)
     name, own = read_method(text)
     if both := sorted(own.keys() & (options or {}).keys()):
         raise ValueError(f"option {both[0]}={own[both[0]]!r}: given twice for {name}")
     return _build(name, {**own, **(options or {})})
+
+
+def _composed(text: str, parts: list[str], options: Mapping[str, Any] | None) -> "PruningMethod":
+    from swiftvlm_eval.pruning.composed import Composed
+
+    for option, value in (options or {}).items():
+        raise ValueError(f"option {option}={value!r}: of {text} write it as name[{option}={value}]")
+    return reduce(lambda first, then: Composed(first=first, then=then), map(make_method, parts))
 
 
 def _build(name: str, values: dict[str, Any]) -> "PruningMethod":

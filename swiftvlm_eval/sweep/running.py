@@ -137,8 +137,8 @@ class Sweep:
         """Refuses, before any work, a budget or layers that the model's depth and number of visual tokens forbid."""
         adapter = self.checkpoint.adapter
         method = make_method(configuration.method, configuration.options)
-        layers = adapter.recommended_layers.get(method.name)
-        method.plan(adapter.tower.patches_per_side**2, adapter.decoder.shape.num_layers, configuration.budget, layers)
+        method = method.with_recommended(adapter.recommended_layers)
+        method.plan(adapter.tower.patches_per_side**2, adapter.decoder.shape.num_layers, configuration.budget)
 
     def _identity(self, configuration: Configuration) -> str:
         """Names a configuration's files: everything that makes its answers what they are."""
