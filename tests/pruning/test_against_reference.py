@@ -4,7 +4,7 @@ The oracle runs the whole sequence through each layer without a cache; the engin
 the stock `generate()`. Logits of the prompt and of every generated token, kept tokens, rows and positions must agree.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from reference import downsampling, feather, pyramid_drop, single_stage, sparsev
 from reference.full_length import Run
 from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
-from swiftvlm_eval import make_method, prune
+from swiftvlm_eval import make_method, method_names, prune
 
 STEPS = 4
 Oracle = Callable[..., Run]
@@ -133,6 +133,24 @@ CASES: dict[str, tuple[str, dict[str, Any], Oracle]] = {
     },
     "swiftvlm-select-merge": ("swiftvlm", {**SWIFT, "bypass": False}, swift(parts="select+merge")),
 }
+
+
+def without_oracle(cases: Iterable[str], names: Iterable[str]) -> list[str]:
+    """One sentence for every method that no case compares with a slow implementation."""
+    return [
+        f"{name} has no oracle: add a case to CASES in tests/pruning/test_against_reference.py and a slow, plain "
+        f"implementation, written from the paper, to tests/reference/"
+        for name in sorted(set(names) - set(cases))
+    ]
+
+
+def test_every_registered_method_has_an_oracle() -> None:
+    compared = [name for name, _, _ in CASES.values()]
+    # a draw has no slow form; what is kept of it is compared with a masked stock model in test_engine.py
+    chosen = [name for name in method_names() if not make_method(name).draws]
+    assert not (missing := without_oracle(compared, chosen)), "\n".join(missing)
+    (sentence,) = without_oracle(compared, [*chosen, "newcomer"])
+    assert sentence.startswith("newcomer has no oracle: add a case to CASES")
 
 
 def generate(model: Any, inputs: Any, steps: int = STEPS) -> Any:
