@@ -8,21 +8,46 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from swiftvlm_eval.pruning.budget import BudgetError
-    from swiftvlm_eval.pruning.contract import PruningMethod
-    from swiftvlm_eval.pruning.methods import make_method, method_names
+    from swiftvlm_eval.pruning.composed import Composed
+    from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
     from swiftvlm_eval.pruning.prune import prune
+    from swiftvlm_eval.pruning.registry import make_method, method_names
+    from swiftvlm_eval.pruning.schedule import Stage
+    from swiftvlm_eval.pruning.scores import top_k
+    from swiftvlm_eval.pruning.work import PromptWork, Work
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "BudgetError": "swiftvlm_eval.pruning.budget",
+    "Composed": "swiftvlm_eval.pruning.composed",
+    "PromptWork": "swiftvlm_eval.pruning.work",
     "PruningMethod": "swiftvlm_eval.pruning.contract",
-    "make_method": "swiftvlm_eval.pruning.methods",
-    "method_names": "swiftvlm_eval.pruning.methods",
+    "RowEdit": "swiftvlm_eval.pruning.contract",
+    "Signals": "swiftvlm_eval.pruning.contract",
+    "Stage": "swiftvlm_eval.pruning.schedule",
+    "Work": "swiftvlm_eval.pruning.work",
+    "make_method": "swiftvlm_eval.pruning.registry",
+    "method_names": "swiftvlm_eval.pruning.registry",
     "prune": "swiftvlm_eval.pruning.prune",
+    "top_k": "swiftvlm_eval.pruning.scores",
 }
 
-__all__ = ["BudgetError", "PruningMethod", "__version__", "make_method", "method_names", "prune"]
+__all__ = [
+    "BudgetError",
+    "Composed",
+    "PromptWork",
+    "PruningMethod",
+    "RowEdit",
+    "Signals",
+    "Stage",
+    "Work",
+    "__version__",
+    "make_method",
+    "method_names",
+    "prune",
+    "top_k",
+]
 
 
 def __getattr__(name: str) -> Any:

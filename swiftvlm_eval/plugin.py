@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from swiftvlm_eval.models.families import FAMILIES
-from swiftvlm_eval.pruning.methods import method_names
+from swiftvlm_eval.pruning.registry import known_names
 
 TASK_FOLDER = Path(__file__).parent / "tasks"
 
@@ -23,7 +23,7 @@ def model_classes() -> dict[str, str]:
     return {
         f"{method}_{family.suffix}": family.model_class + ("" if method == "swiftvlm" else f"__{method}")
         for family in FAMILIES.values()
-        for method in method_names()
+        for method in known_names()
     }
 
 

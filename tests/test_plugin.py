@@ -15,7 +15,7 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 from swiftvlm_eval import lmms, plugin
 from swiftvlm_eval.models import families
 from swiftvlm_eval.models.families import FAMILIES
-from swiftvlm_eval.pruning.methods import method_names
+from swiftvlm_eval.pruning.registry import method_names
 
 GROUPS = {
     "refcoco": "refcoco/_refcoco.yaml",

@@ -13,17 +13,25 @@ from swiftvlm_eval.cli.options import BudgetsOption, MethodsOption
 from swiftvlm_eval.cli.terminal import console, errors, fail, folding_table, print_whole
 
 
-def methods_command() -> None:
+def methods_command(
+    only: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names, or your own as path/to/file.py:ClassName, whose code runs; default all."),
+    ] = None,
+) -> None:
     """List the pruning methods with their sources and options."""
     from dataclasses import fields
 
-    from swiftvlm_eval.pruning.methods import method_class, method_names
+    from swiftvlm_eval.pruning.registry import known_names, method_class
 
+    try:
+        classes = [method_class(name) for name in only or known_names()]
+    except ValueError as error:
+        fail(error)
     table = folding_table("method, source", "what it does", "option=default")
-    for name in method_names():
-        cls = method_class(name)
+    for cls in classes:
         options = "\n".join(f"{option.name}={option.default}" for option in fields(cls))
-        table.add_row(escape(f"{name}\n{cls.source}"), escape(cls.summary), escape(options), end_section=True)
+        table.add_row(escape(f"{cls.name}\n{cls.source}"), escape(cls.summary), escape(options), end_section=True)
     console.print(table)
 
 
@@ -106,7 +114,7 @@ def latency_command(
     from swiftvlm_eval.efficiency.latency import Workload, latency_rows, measure, steady
     from swiftvlm_eval.efficiency.table import parse_shape
     from swiftvlm_eval.models.checkpoint import resolve_device, resolve_dtype
-    from swiftvlm_eval.pruning.methods import make_method
+    from swiftvlm_eval.pruning.registry import make_method
     from swiftvlm_eval.sweep import make_grid, parse_methods
 
     try:

@@ -9,7 +9,10 @@ MethodsOption = Annotated[
     str,
     typer.Option(
         # help is read as markup, which swallows what stands in brackets
-        help=escape("Comma-separated; `all` for every method; options as name[option=value;option=value].")
+        help=escape(
+            "Comma-separated; `all` for every method; options as name[option=value;option=value]; a+b runs a, then b. "
+            "A method of your own is path/to/file.py:ClassName or package.module:ClassName; that file's code runs."
+        )
     ),
 ]
 BudgetsOption = Annotated[

@@ -135,7 +135,7 @@ def measure(
         clock: `wall`, or `cpu` time of this process (robust on shared machines; use one thread).
         on_round: told the rounds done.
     """
-    from swiftvlm_eval.pruning.methods import make_method
+    from swiftvlm_eval.pruning.registry import make_method
 
     model = build_model(workload, dtype, device or torch.device("cpu"), attn)
     inputs = build_inputs(workload, model)

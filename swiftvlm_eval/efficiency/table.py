@@ -9,7 +9,7 @@ from swiftvlm_eval.efficiency.cost import planned_cost
 from swiftvlm_eval.models.shape import CLIP_L, LLAVA_7B, DecoderShape, TowerShape
 from swiftvlm_eval.pruning.budget import REFERENCE_VISUAL_TOKENS, BudgetError, parse_budget
 from swiftvlm_eval.pruning.contract import PruningMethod
-from swiftvlm_eval.pruning.methods import make_method
+from swiftvlm_eval.pruning.registry import make_method
 
 
 def parse_shape(text: str) -> DecoderShape:
@@ -114,7 +114,7 @@ def flops_rows(
             share = parse_budget(budget, decoder.visual_tokens)
             found = []
             for schedule, variant in variants.items():
-                row = {"method": name, "budget": budget, "schedule": options.get("schedule", schedule)}
+                row = {"method": method.name, "budget": budget, "schedule": options.get("schedule", schedule)}
                 found.append(row | _costs(variant, share, decoder, text_tokens))
             if found[0]["rows_per_layer"] in (None, found[-1]["rows_per_layer"]):
                 found = found[-1:]  # nothing published at this budget, or the same
@@ -123,9 +123,9 @@ def flops_rows(
 
 
 def _costs(method: PruningMethod, share: float, decoder: Decoder, text_tokens: int) -> dict[str, Any]:
-    shape, layers = decoder.shape, decoder.pruning_layers.get(method.name)
+    shape, method = decoder.shape, method.with_recommended(decoder.pruning_layers)
     try:
-        plan = method.plan(decoder.visual_tokens, shape.num_layers, share, layers)
+        plan = method.plan(decoder.visual_tokens, shape.num_layers, share)
     except BudgetError as error:
         empty = dict.fromkeys(("rows_per_layer", "mean_visual_tokens", "layers_tflops", "tflops", "paper_tflops"))
         return {**empty, "selection_tflops": {}, "overhead_tflops": {}, "note": str(error)}

@@ -18,7 +18,7 @@ from swiftvlm_eval.models.families import family_of, visual_tokens_per_image
 from swiftvlm_eval.models.prompts import FORMS, SYSTEM_PROMPT
 from swiftvlm_eval.pruning.budget import REFERENCE_VISUAL_TOKENS, budget_in_words, parse_budget
 from swiftvlm_eval.pruning.engine import PruningSession
-from swiftvlm_eval.pruning.methods import make_method
+from swiftvlm_eval.pruning.registry import make_method
 from swiftvlm_eval.runs.journal import Journal
 from swiftvlm_eval.runs.report import RunDescription
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -153,7 +153,8 @@ def describe_run(
     decoder = checkpoint.adapter.decoder
     return RunDescription(
         method=method.name,
-        options={option.name: getattr(method, option.name) for option in fields(method)},
+        options=method.options,
+        source_sha256=method.source_sha256,
         budget=budget if method.name != "vanilla" else 1.0,
         schedule=method.schedule,
         pretrained=checkpoint_name(checkpoint.name, in_place=True),

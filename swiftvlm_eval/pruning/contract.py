@@ -11,7 +11,7 @@ sequence; position ids are the engine's.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -21,6 +21,7 @@ from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.models.tower import TowerView
 from swiftvlm_eval.models.tower_rows import TowerPoint, TowerRows
 from swiftvlm_eval.pruning.modules import ModuleIO
+from swiftvlm_eval.pruning.outside import source_sha256
 from swiftvlm_eval.pruning.schedule import Plan, Scheduled, Stage
 from swiftvlm_eval.pruning.words import Need, PositionRule, Scope
 
@@ -244,8 +245,17 @@ class PruningMethod(Scheduled, ABC):
         raise NotImplementedError(f"{self.name} does not edit rows inside the tower")
 
     @property
-    def rule(self) -> PositionRule:
-        """The position rule in force; an option may override the class's."""
+    def options(self) -> dict[str, Any]:
+        """Every option and its value, as records hold them."""
+        return {option.name: getattr(self, option.name) for option in fields(self)}
+
+    @property
+    def source_sha256(self) -> str | None:
+        """Of the source file of a method from outside this package; None for a registered one."""
+        return source_sha256(type(self))
+
+    def rule_at(self, stage: Stage) -> PositionRule:
+        """The position rule of a stage; an option may override the class's."""
         return self.position_rule
 
     def overhead_flops(self, plan: Plan, hidden_size: int) -> dict[str, float]:

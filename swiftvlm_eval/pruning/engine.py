@@ -71,14 +71,14 @@ class PruningSession:
         self._segments: list[Segment] = []  # one entry per decoder layer
         self._layer_rows: list[Sequence[SampleRows]] = []  # likewise
         self._cache: Any = None
-        self._seen = 0
+        self._seen, self._renumbered = 0, False  # by the latest edit
 
     def _plan(self, num_visual: int) -> Plan:
         num_layers = self.adapter.decoder.shape.num_layers
         if num_visual == 0:
             return Plan(0, num_layers)
-        layers = self.adapter.recommended_layers.get(self.method.name)
-        return self.method.plan(num_visual, num_layers, self.budget, layers)
+        method = self.method.with_recommended(self.adapter.recommended_layers)
+        return method.plan(num_visual, num_layers, self.budget)
 
     @contextmanager
     def bound(self) -> Iterator["PruningSession"]:
@@ -216,8 +216,8 @@ class PruningSession:
         ids = torch.zeros((self.adapter.decoder.position_axes, len(rows), width), device=hidden.device)
         for number, sample in enumerate(rows):
             ids[:, number, width - len(sample) :] = sample.position_ids
-        shared = self.method.rule == "keep" and bool(self._segments)
-        following = self._segments[0].next_ids if shared else ids[:, :, -1:] + 1
+        shared = not self._renumbered and bool(self._segments)
+        following = self._segments[-1].next_ids if shared else ids[:, :, -1:] + 1
         segment = Segment(lengths, width, following)
         mask = attention_mask(self.adapter.decoder.attention_implementation, lengths, width, width, 0, hidden)
         return segment, mask, self.adapter.decoder.rotary(hidden, ids)
@@ -237,16 +237,17 @@ class PruningSession:
         for number, (stage, sample) in enumerate(zip(due, rows, strict=True)):
             states = hidden[number, hidden.shape[1] - len(sample) :]
             if stage is not None:
+                sample = sample.as_prompt(stage.part)
                 signals = self._signals(stage, number, sample, states, previous, carries[number], cache)
                 edit = self.method.select(signals)
                 new_carries[number] = edit.carry
                 edits[number] = edit
-                renumber = self.method.rule == "compact"
-                new_rows[number], states = apply_edit(sample, states, edit, renumber)
-                self.traces[number].stages.append(
-                    StageTrace(stage.boundary, new_rows[number].index, len(sample.index), edit.made, signals.asked)
-                )
-                if self.method.needs & self.adapter.tower.offers:
+                self._renumbered = self.method.rule_at(stage) == "compact"
+                new_rows[number], states = apply_edit(sample, states, edit, self._renumbered)
+                index = new_rows[number].original_index
+                executed = StageTrace(stage.boundary, index, len(sample.index), edit.made, signals.asked)
+                self.traces[number].stages.append(executed)
+                if stage.part == 0 and self.method.needs & self.adapter.tower.offers:
                     self.traces[number].encoder_inputs = signals.layout.num_tiles
             new_states.append(states)
         self._evict(edits, cache)
@@ -286,7 +287,7 @@ class PruningSession:
         watched = "module_io" in self.method.needs and stage.boundary > 0
         return SampleSignals(
             stage=stage,
-            num_visual=counts[number],
+            num_visual=len(rows.prompt.visual),
             states=states[rows.visual],
             index=rows.index,
             places=rows.places[rows.visual],
@@ -302,7 +303,7 @@ class PruningSession:
                 layout=partial(self._tower.layout, counts, number),
                 vision=partial(self._tower.signals, counts, number),
                 question=self._question(number),
-                seed=partial(self._sample_seed, number),
+                seed=partial(self._sample_seed, number, rows.prompt.part),
             ),
         )
 
@@ -310,14 +311,15 @@ class PruningSession:
         """The question of a sample; beams of one sample share theirs."""
         return self.questions[number * len(self.questions) // len(self.traces)] if self.questions else None
 
-    def _sample_seed(self, number: int) -> int:
+    def _sample_seed(self, number: int, part: int = 0) -> int:
         """A seed that depends on the run's seed and on the sample, not on its place in a batch."""
         if self.sample_keys is not None and len(self.sample_keys) == len(self.traces):
             key = self.sample_keys[number]
         else:
             prompt = self.traces[number].num_text + self.traces[number].num_visual
             key = str(self._input_ids[number, -prompt:].tolist()) if self._input_ids is not None else ""
-        return int.from_bytes(blake2b(f"{self.seed}:{key}".encode(), digest_size=7).digest())
+        named = f"{self.seed}:{key}" + (f":{part}" if part else "")
+        return int.from_bytes(blake2b(named.encode(), digest_size=7).digest())
 
     def _continue(self, hidden: Tensor, position_ids: Tensor | None, cache: Any) -> Tensor:
         """Decoding, or another turn of the conversation: no pruning, every layer attends to what its cache holds."""

@@ -5,7 +5,7 @@ sequence (one number, for order), and its *position ids* as the rotary embedding
 its like, 3 for multimodal rotary embeddings).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,10 +20,15 @@ class PromptTable:
     Attributes:
         position_ids: float32, [A, n], of every row of the prompt.
         visual: int64, [N], which rows are the visual tokens.
+        origin: int64, [N], their indices in the prompt as it entered the decoder, -1 for rows that stood for several;
+            None where this is that prompt.
+        part: which of several methods sees this prompt.
     """
 
     position_ids: Tensor
     visual: Tensor
+    origin: Tensor | None = None
+    part: int = 0
 
     def of_index(self, index: Tensor) -> Tensor:
         """[A, k] position ids of visual tokens, given by their indices [k]."""
@@ -62,6 +67,26 @@ class SampleRows:
     def __len__(self) -> int:
         """Number of live rows."""
         return len(self.places)
+
+    @property
+    def original_index(self) -> Tensor:
+        """int64, [V], `index` in the prompt as it entered the decoder."""
+        origin = self.prompt.origin
+        return self.index if origin is None else torch.where(self.index < 0, -1, origin[self.index.clamp(min=0)])
+
+    def as_prompt(self, part: int) -> "SampleRows":
+        """The live rows as a prompt of their own, for the next of several methods: places and indices from 0.
+
+        Position ids stay as they are, and are what the next method's rows keep.
+        """
+        if part == self.prompt.part:
+            return self
+        return replace(
+            self,
+            prompt=PromptTable(self.position_ids, self.visual, self.original_index, part),
+            places=torch.arange(len(self), device=self.places.device).float(),
+            index=torch.arange(len(self.visual), device=self.index.device),
+        )
 
 
 def initial_rows(visual_mask: list[bool], position_ids: Tensor) -> SampleRows:

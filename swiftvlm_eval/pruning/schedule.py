@@ -23,8 +23,9 @@ from swiftvlm_eval.pruning.words import ScoreLayer
 class Stage:
     """One edit of the sequence: where, whose layer scores, and how many visual rows remain.
 
-    `kept` counts rows that are one token each, `merged` rows that stand for several. For a method whose count depends
-    on the input (`Plan.adaptive`) they are expectations. `budget` is the share of N that was asked for.
+    `kept` counts original tokens, `merged` rows that stand for several. For a method whose count depends on the input
+    (`Plan.adaptive`) they are expectations. `budget` is the share of N that was asked for. `part` numbers methods that
+    act one after the other: the visual rows that enter a later part are a prompt of their own.
     """
 
     boundary: int
@@ -33,6 +34,7 @@ class Stage:
     scored_by: ScoreLayer | None = None
     last: bool = False
     budget: float | None = None
+    part: int = 0
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,11 @@ class Scheduled:
             return curve if self.merges_rows else lambda x: [(kept, 0.0) for kept, _ in curve(x)]
         stages = len(self.layers_for(budget))
         return lambda x: ((x, 0.0),) * stages
+
+    def with_recommended(self, layers: Mapping[str, Sequence[int]]) -> Self:
+        """This method with the boundaries that a checkpoint recommends, by method name, unless it has its own."""
+        own = layers.get(self.name)
+        return self if own is None or self.layers is not None else replace(self, layers=tuple(own))
 
     def as_published(self) -> Self:
         """This method with the schedule of its published numbers."""

@@ -109,12 +109,21 @@ class SampleSignals(Signals):
     @cached_property
     def layout(self) -> VisualLayout:
         """See `Signals.layout`."""
+        self._refuse_later_parts("layout")
         return self.sources.layout()
 
     @cached_property
     def vision(self) -> TowerView:
         """See `Signals.vision`."""
+        self._refuse_later_parts("vision")
         return self.sources.vision()
+
+    def _refuse_later_parts(self, word: str) -> None:
+        if self.sources.rows.prompt.part:
+            raise ValueError(
+                f"{word}: it tells of the image's own tokens, and this method sees the rows that another one left; "
+                "allowed first, or alone"
+            )
 
     @property
     def question_text(self) -> str:

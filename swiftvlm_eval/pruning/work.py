@@ -83,6 +83,7 @@ class PromptWork:
         encoder_inputs: tiles that the vision tower encoded for the sample.
         patches: patches of one encoder input.
         stages: the edits, in order.
+        entered: visual tokens of the decoder's input, where the stages begin with fewer.
     """
 
     num_visual: int
@@ -91,6 +92,7 @@ class PromptWork:
     encoder_inputs: int
     patches: int
     stages: tuple[StageWork, ...]
+    entered: int | None = None
 
     def over_stages(self, of_stage: Callable[[StageWork], Work]) -> Work:
         """The sum over all stages."""
@@ -121,7 +123,8 @@ class PromptWork:
     @property
     def raters(self) -> Work:
         """What `scores.rater_weights` computes."""
-        return Work(similarity=self.num_visual * self.question if self.stages else 0)
+        entered = self.num_visual if self.entered is None else self.entered
+        return Work(similarity=entered * self.question if self.stages else 0)
 
     def tower_merging(self, kept: int, targets: int) -> Work:
         """What VisionZip computes in the tower and the projector, its counts spread evenly over the encoder inputs.

@@ -99,6 +99,7 @@ def _record(
             options=_options(config) if described is None else run.options or {},
             budget=run.budget,
             schedule=run.schedule,
+            source_sha256=run.source_sha256,
         ),
         settings=settings,
         software=Software(

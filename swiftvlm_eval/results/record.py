@@ -75,12 +75,14 @@ class MethodDescription(_Frozen):
             was given for the model, without folders of the machine.
         budget: Budget as a share of the visual tokens entering the decoder, in (0, 1].
         schedule: `exact` (the budget is met) or `paper` (published counts of the named budget).
+        source_sha256: Of the source file of a method from outside this package; None for a registered one.
     """
 
     name: str | None
     options: dict[str, StrictJson]
     budget: float | None = Field(gt=0, le=1)
     schedule: StrictJson
+    source_sha256: str | None = None
 
 
 class Settings(_Frozen):
@@ -288,7 +290,9 @@ class RunRecord(_Frozen):
     def configuration(self) -> dict[str, JsonValue]:
         """The configuration without the task set: two records that share it belong to one leaderboard row."""
         model, method, settings = self.model, self.method, self.settings
+        outside: dict[str, JsonValue] = {} if method.source_sha256 is None else {"source": method.source_sha256}
         return {
+            **outside,
             "pretrained": model.pretrained,
             "revision": model.revision,
             "lmms_eval_model": model.lmms_eval_model if method.name is None else None,

@@ -33,6 +33,7 @@ class RunDescription(_Said):
     Attributes:
         method: registered name.
         options: every option of the method.
+        source_sha256: hash of the source file of a method from outside the package; None for a registered one.
         budget: share of the visual tokens entering the decoder, in (0, 1].
         schedule: `exact` (the budget is met) or `paper` (published counts of the named budget).
         pretrained: name of the checkpoint, without folders of the machine.
@@ -54,6 +55,7 @@ class RunDescription(_Said):
 
     method: str | None = None
     options: dict[str, Any] | None = None
+    source_sha256: str | None = None
     budget: float | None = None
     schedule: Any = None
     pretrained: str | None = None

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from swiftvlm_eval.pruning.budget import REFERENCE_VISUAL_TOKENS, parse_budget
-from swiftvlm_eval.pruning.methods import make_method, method_names
+from swiftvlm_eval.pruning.registry import make_method, method_names, read_method, split_outside_brackets
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Configuration:
     """One cell of the grid.
 
     Attributes:
-        method: registered name.
+        method: name or reference, or several with their options for methods one after the other.
         options: the method's options, as typed.
         budget: share of N; 1 for vanilla.
         seed: of methods that draw at random.
@@ -38,20 +38,17 @@ class Configuration:
 def parse_methods(text: str) -> list[tuple[str, dict[str, str]]]:
     """Reads `vanilla,fastv[layers=3;scope=visual]`; `all` stands for every registered method, vanilla first.
 
+    Each part is written as `pruning.registry` says.
+
     Raises:
         ValueError: malformed, unknown method or unknown option.
     """
     found: list[tuple[str, dict[str, str]]] = []
-    for part in (part.strip() for part in text.split(",") if part.strip()):
-        name, _, rest = part.partition("[")
-        if rest and not rest.endswith("]"):
-            raise ValueError(f"methods={part!r}: options are written as name[option=value;option=value]")
-        pairs = [pair.partition("=") for pair in rest.removesuffix("]").split(";") if pair]
-        if any(not sign for _, sign, _ in pairs):
-            raise ValueError(f"methods={part!r}: options are written as name[option=value;option=value]")
+    for part in filter(None, split_outside_brackets(text, ",")):
+        several = len(split_outside_brackets(part, "+")) > 1
+        name, options = (part, {}) if several else read_method(part)
         names = sorted(method_names(), key=lambda known: known != "vanilla") if name == "all" else [name]
         for known in names:
-            options = {key.strip(): value.strip() for key, _, value in pairs}
             make_method(known, options)
             found.append((known, options))
     if not found:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from swiftvlm_eval.models.families import family_of
 from swiftvlm_eval.pruning.budget import BudgetError
-from swiftvlm_eval.pruning.methods import make_method
+from swiftvlm_eval.pruning.registry import make_method
 from swiftvlm_eval.runs.journal import Journal
 from swiftvlm_eval.runs.provenance import commit, package_versions
 from swiftvlm_eval.sweep.claims import Claim
@@ -133,8 +133,8 @@ class Sweep:
         """Refuses, before any work, a budget or layers that the model's depth and number of visual tokens forbid."""
         adapter = self.checkpoint.adapter
         method = make_method(configuration.method, configuration.options)
-        layers = adapter.recommended_layers.get(method.name)
-        method.plan(adapter.tower.patches_per_side**2, adapter.decoder.shape.num_layers, configuration.budget, layers)
+        method = method.with_recommended(adapter.recommended_layers)
+        method.plan(adapter.tower.patches_per_side**2, adapter.decoder.shape.num_layers, configuration.budget)
 
     def _identity(self, configuration: Configuration) -> str:
         """Names a configuration's files: everything that makes its answers what they are."""
@@ -151,8 +151,11 @@ class Sweep:
             "tasks": self.documents.names,
             "limit": self.limit,
         }
+        method = make_method(configuration.method, configuration.options)
+        if method.source_sha256 is not None:  # another code is another method
+            facts["source_sha256"] = method.source_sha256
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
-        return f"{configuration.method}-{configuration.budget:.4f}-{digest}"
+        return f"{method.name}-{configuration.budget:.4f}-{digest}"
 
     def _record_folder(self, configuration: Configuration) -> Path:
         return self.out / "records" / self._identity(configuration)

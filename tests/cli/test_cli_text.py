@@ -9,7 +9,7 @@ import pytest
 from command_line import run
 
 from swiftvlm_eval.cli import app
-from swiftvlm_eval.pruning.methods import method_class, method_names
+from swiftvlm_eval.pruning.registry import method_class, method_names
 
 COMMANDS = {command.name: command.callback for command in app.registered_commands}
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swiftvlm_eval.pruning.budget import BudgetError, budget_in_words, mean_rows, parse_budget, scale_boundaries
-from swiftvlm_eval.pruning.methods import make_method
+from swiftvlm_eval.pruning.registry import make_method
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from swiftvlm_eval.pruning.methods import make_method, method_names
+from swiftvlm_eval.pruning.registry import make_method, method_names
 from swiftvlm_eval.sweep import Configuration, make_grid, parse_methods, parse_shard
 
 

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from swiftvlm_eval.pruning.budget import Curve
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
+from swiftvlm_eval.pruning.schedule import Stage
 from swiftvlm_eval.pruning.scores import top_k
 from swiftvlm_eval.pruning.words import PositionRule, ScoreLayer
 from swiftvlm_eval.pruning.work import PromptWork, Work
@@ -42,8 +43,7 @@ class PDrop(PruningMethod):
 
     positions: PositionRule = "compact"
 
-    @property
-    def rule(self) -> PositionRule:
+    def rule_at(self, stage: Stage) -> PositionRule:
         """The option `positions`."""
         return self.positions
 
