@@ -121,7 +121,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lmms": {"models", "pruning", "efficiency", "runs"},
     "plugin": {"models", "pruning"},
     "sweep": {"lmms", "plugin", "models", "pruning", "results", "runs"},
-    "testing": {"models", "pruning"},
     "cli": {
         *(
             "demo",

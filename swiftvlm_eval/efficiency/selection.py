@@ -16,11 +16,11 @@ from swiftvlm_eval.pruning.work import PromptWork, StageWork
 def prices(shape: DecoderShape, tower: TowerShape) -> dict[str, int]:
     """FLOPs of one unit of every kind of `Work`."""
     d, width = shape.hidden_size, tower.hidden_size
-    head = d // shape.num_heads
+    head = shape.query_width // shape.num_heads
     return {
-        "queries": d * d,
+        "queries": d * shape.query_width,
         "keys": d * head * shape.num_kv_heads,
-        "attention": d,
+        "attention": shape.query_width,
         "position_similarity": head,
         "rating": 1,
         "similarity": d,

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 from swiftvlm_eval.demo import checkpoint_path
 from swiftvlm_eval.models.adapter import FamilyAdapter, adapter_for
 from swiftvlm_eval.models.attention import KERNELS
-from swiftvlm_eval.models.families import UnknownFamilyError, family_of
+from swiftvlm_eval.models.families import FAMILIES, UnknownFamilyError, family_of
 from swiftvlm_eval.models.images import ImageMode, check_sliver, pad_to_square
 from swiftvlm_eval.models.prompts import IMAGE_PLACEHOLDER, prompt_ids
 from swiftvlm_eval.models.weights import CheckpointError, first_line, read_weights
@@ -220,7 +220,9 @@ def load_checkpoint(
     try:
         family_of(config.model_type)
     except UnknownFamilyError as error:
-        raise CheckpointError(f"pretrained={pretrained!r}: {error}") from error
+        raise CheckpointError(
+            f"pretrained={pretrained!r}: model_type={config.model_type!r}; allowed are {', '.join(FAMILIES)}"
+        ) from error
     if before_weights is not None:
         before_weights(config)
     with _explaining(pretrained, attn_implementation):

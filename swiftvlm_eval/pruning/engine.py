@@ -28,12 +28,8 @@ from swiftvlm_eval.pruning.modules import ModuleWatch
 from swiftvlm_eval.pruning.prompt import read_prompt, refuse_tensors
 from swiftvlm_eval.pruning.rows import SampleRows, apply_edit
 from swiftvlm_eval.pruning.schedule import Plan, Stage
-from swiftvlm_eval.pruning.signals import SampleSignals, Sources
+from swiftvlm_eval.pruning.signals import SampleSignals, Sources, check_needs
 from swiftvlm_eval.pruning.trace import SampleTrace, StageTrace
-
-
-class UnsupportedNeedError(ValueError):
-    """A method needs a signal that the model's family does not have."""
 
 
 class PruningSession:
@@ -50,12 +46,7 @@ class PruningSession:
         if adapter.decoder.attention_implementation not in KERNELS:
             found, allowed = adapter.decoder.attention_implementation, ", ".join(KERNELS)
             raise ValueError(f"attn_implementation={found!r}: allowed are {allowed}")
-        missing = sorted(method.needs - adapter.offers)
-        if missing:
-            raise UnsupportedNeedError(
-                f"{method.name} needs {', '.join(missing)}, which {adapter.family} does not have; "
-                f"it offers {', '.join(sorted(adapter.offers))}"
-            )
+        check_needs(method, adapter)
         adapter.decoder.check_one_device()
         self.adapter = adapter
         self.method = method

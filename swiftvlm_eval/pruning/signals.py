@@ -7,13 +7,32 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from swiftvlm_eval.models.adapter import FamilyAdapter
 from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.models.tower import TowerView
-from swiftvlm_eval.pruning.contract import Signals
+from swiftvlm_eval.pruning.contract import PruningMethod, Signals
 from swiftvlm_eval.pruning.layer_attention import LayerAttention
 from swiftvlm_eval.pruning.modules import ModuleIO
 from swiftvlm_eval.pruning.rows import SampleRows
 from swiftvlm_eval.pruning.words import Scope
+
+
+class UnsupportedNeedError(ValueError):
+    """A method needs a signal that the model's family does not have."""
+
+
+def check_needs(method: PruningMethod, adapter: FamilyAdapter) -> None:
+    """Refuses a method that would ask for what is not there.
+
+    Raises:
+        UnsupportedNeedError: names what is missing and what there is.
+    """
+    missing = sorted(method.needs - adapter.offers)
+    if missing:
+        raise UnsupportedNeedError(
+            f"{method.name} needs {', '.join(missing)}, which {adapter.family} does not have; "
+            f"it offers {', '.join(sorted(adapter.offers))}"
+        )
 
 
 @dataclass

@@ -49,9 +49,9 @@ def test_no_method_has_layers_of_its_own_on_this_checkpoint(loaded):
     adapter = adapter_for(model)
     assert set(SCALED) == set(method_names()) - {"vanilla"}
     for name, boundaries in SCALED.items():
-        plan = make_method(name).plan(144, 12, 1 / 3, adapter.pruning_layers(name))
+        plan = make_method(name).plan(144, 12, 1 / 3, adapter.recommended_layers.get(name))
         assert [stage.boundary for stage in plan.stages] == boundaries, name
-    plan = make_method("fastv").plan(144, 12, 1 / 3, adapter.pruning_layers("fastv"))
+    plan = make_method("fastv").plan(144, 12, 1 / 3, adapter.recommended_layers.get("fastv"))
     assert plan.rows_per_layer == (144, *[39] * 11)  # (12 * 48 - 144) / 11 = 39.3
 
 

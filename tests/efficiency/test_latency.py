@@ -23,7 +23,6 @@ from swiftvlm_eval.efficiency.latency import (
 )
 from swiftvlm_eval.models.shape import DecoderShape
 from swiftvlm_eval.pruning.registry import make_method
-from swiftvlm_eval.pruning.registry import make_method
 
 SHAPE = DecoderShape(hidden_size=64, intermediate_size=128, num_layers=4, num_heads=4, num_kv_heads=4)
 WORKLOAD = Workload(SHAPE, side=4, text_tokens=6, output_tokens=2)

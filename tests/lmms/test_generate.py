@@ -33,6 +33,7 @@ RUN_KEYS = {
         "batch_size",
         "image_mode",
         "system_prompt_sha256",
+        "source_sha256",
         "world_size",
         "versions",
         "commit",

@@ -136,7 +136,7 @@ def test_a_prompt_of_exactly_the_models_context(folder: Path) -> None:
     checkpoint = load_checkpoint(str(folder), device="cpu")
     length = checkpoint.encode(["USER: A"], [[]])["input_ids"].shape[1]
     checkpoint.model.config.text_config.max_position_embeddings = length
-    assert checkpoint.adapter.decoder.config.max_position_embeddings == length
+    assert checkpoint.adapter.decoder.context == length
     assert checkpoint.encode(["USER: A"], [[]])["input_ids"].shape[1] == length
     checkpoint.model.config.text_config.max_position_embeddings = length - 1
     with pytest.raises(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_against_reference import generate
+from greedy import generate
 from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 from swiftvlm_eval import make_method, prune

@@ -10,7 +10,7 @@ from lmms.tiny_runs import checkpoint
 from small_sweeps import LIMIT, answers, documents, files, make_sweep
 from tiny_checkpoint import in_memory
 
-from swiftvlm_eval import lmms as lmms_module
+from swiftvlm_eval.lmms import reporting as lmms_module
 from swiftvlm_eval.pruning.budget import BudgetError
 from swiftvlm_eval.pruning.methods.random import Random
 from swiftvlm_eval.results import read_record
