@@ -24,6 +24,7 @@ def prices(shape: DecoderShape, tower: TowerShape) -> dict[str, int]:
         "position_similarity": head,
         "rating": 1,
         "similarity": d,
+        "key_distance": head * shape.num_kv_heads,
         "distance": d,
         "averaging": d,
         "projection": width * d + d * d,
@@ -31,6 +32,7 @@ def prices(shape: DecoderShape, tower: TowerShape) -> dict[str, int]:
         "tower_keys": width * width,
         "tower_attention": width,
         "tower_similarity": width // tower.num_heads,
+        "feature_similarity": width,
         "tower_averaging": width,
     }
 
@@ -41,7 +43,7 @@ def planned_work(plan: Plan, text_tokens: int, question_tokens: int, tower: Towe
     return PromptWork(
         num_visual=plan.num_visual,
         text=text_tokens,
-        question=question_tokens,
+        num_question=question_tokens,
         encoder_inputs=-(-plan.num_visual // tower.patches),
         patches=tower.patches,
         stages=tuple(
@@ -55,7 +57,7 @@ def executed_work(trace: SampleTrace, tower: TowerShape) -> PromptWork:
     return PromptWork(
         num_visual=trace.num_visual,
         text=trace.num_text,
-        question=trace.question,
+        num_question=trace.num_question,
         encoder_inputs=trace.encoder_inputs,
         patches=tower.patches,
         stages=tuple(

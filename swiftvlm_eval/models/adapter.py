@@ -74,6 +74,11 @@ class DecoderPart:
         states = self.layers[layer].input_layernorm(states)
         return _heads(attention.k_proj(states), attention.head_dim, getattr(attention, "k_norm", None))
 
+    def final_norm(self, states: Tensor) -> Tensor:
+        """[..., hidden_size] rows under the norm that stands before the head."""
+        normed: Tensor = self.module.norm(states)
+        return normed
+
     def rotary(self, like: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine tables, [B, n, head_dim] each.
 
@@ -113,7 +118,7 @@ class TowerPart:
     """
 
     offers: ClassVar[frozenset[str]] = frozenset(
-        {"cls_attention", "patch_features", "patch_keys", "pixels", "image_resizing", "tower_rows"}
+        {"cls_attention", "patch_features", "patch_keys", "tower_states", "pixels", "image_resizing", "tower_rows"}
     )
 
     def __init__(self, core: Any, config: Any) -> None:
@@ -138,12 +143,17 @@ class TowerPart:
         return self.module.encoder.layers
 
     @cached_property
-    def feature_layer(self) -> nn.Module:
-        """The encoder layer whose output feeds the projector."""
+    def feature_number(self) -> int:
+        """The encoder layer whose output feeds the projector, 0-based."""
         index = self.config.vision_feature_layer
         if not isinstance(index, int):
             raise UnsupportedModelError(f"vision_feature_layer={index}: only a single layer is supported")
-        layer: nn.Module = self.layers[index if index < 0 else index - 1]
+        return len(self.layers) + index if index < 0 else index - 1
+
+    @property
+    def feature_layer(self) -> nn.Module:
+        """That layer itself."""
+        layer: nn.Module = self.layers[self.feature_number]
         return layer
 
     def project(self, features: Tensor) -> Tensor:
@@ -151,22 +161,18 @@ class TowerPart:
         rows: Tensor = self.projector(features)
         return rows
 
-    def queries(self, normed: Tensor) -> Tensor:
-        """[T, n, D] normalised rows of the feature layer -> queries [T, heads, n, head_dim], with bias, unscaled."""
-        return self._heads("q_proj", normed)
+    def queries(self, layer: int, states: Tensor) -> Tensor:
+        """[T, n, D] layer inputs -> queries of its attention, [T, heads, n, head_dim], with bias, unscaled."""
+        return self._heads("q_proj", layer, states)
 
-    def keys(self, normed: Tensor) -> Tensor:
-        """[T, n, D] normalised rows of the feature layer -> keys [T, heads, n, head_dim], with bias, unscaled."""
-        return self._heads("k_proj", normed)
+    def keys(self, layer: int, states: Tensor) -> Tensor:
+        """[T, n, D] layer inputs -> keys of its attention, [T, heads, n, head_dim], with bias, unscaled."""
+        return self._heads("k_proj", layer, states)
 
-    def normed(self, layer_input: Tensor) -> Tensor:
-        """[T, n, D] input of the feature layer -> what its projections see."""
-        rows: Tensor = cast(Any, self.feature_layer).layer_norm1(layer_input)
-        return rows
-
-    def _heads(self, projection: str, normed: Tensor) -> Tensor:
-        attention = cast(Any, self.feature_layer).self_attn
-        projected: Tensor = getattr(attention, projection)(normed)
+    def _heads(self, projection: str, layer: int, states: Tensor) -> Tensor:
+        module = self.layers[layer]
+        attention = module.self_attn
+        projected: Tensor = getattr(attention, projection)(module.layer_norm1(states))
         return projected.unflatten(-1, (attention.num_heads, attention.head_dim)).transpose(1, 2)
 
 
@@ -203,7 +209,7 @@ class FamilyAdapter(ABC):
     @property
     def offers(self) -> frozenset[str]:
         """Words that this family can give to a method."""
-        return self.tower.offers | {"decoder_input", "layer_keys", "module_io", "question_text"}
+        return self.tower.offers | {"decoder_input", "layer_keys", "layer_values", "module_io", "question_text"}
 
     @abstractmethod
     def pack(self, tiles: Tensor, tiling: tuple[int, int] | None, image_size: Sequence[int] | None) -> Tensor:

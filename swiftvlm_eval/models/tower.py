@@ -25,6 +25,7 @@ class TowerView:
         layout: the sample's layout.
         image_sizes: [images, 2], (height, width) in pixels, for families that pack by them.
         pixels: [T, 3, S, S], normalised, as the encoder saw them.
+        all_states: [T, 1 + P, D] before the first layer and after each one; None unless somebody needs them.
         edited: the rows of each encoder input that came out of the feature layer, where an edit changed them inside
             the tower; `features` are then padded, and None stands for no edits.
     """
@@ -37,6 +38,7 @@ class TowerView:
         layout: VisualLayout,
         image_sizes: Tensor | None,
         pixels: Tensor,
+        all_states: Sequence[Tensor] | None = None,
         edited: Sequence[TowerRows] | None = None,
     ) -> None:
         self.adapter = adapter
@@ -45,28 +47,68 @@ class TowerView:
         self.layout = layout
         self.image_sizes = image_sizes
         self.pixels = pixels
+        self.all_states = all_states
         self.edited = edited
 
-    @cached_property
-    def _normed(self) -> Tensor:
-        if self.edited is not None:
-            raise RuntimeError("rows were edited inside the tower: queries and keys are shown to the edit alone")
-        return self.adapter.tower.normed(self.layer_input)
+    @property
+    def feature_layer(self) -> int:
+        """The 0-based layer whose output feeds the projector."""
+        return self.adapter.tower.feature_number
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the tower."""
+        return len(self.adapter.tower.layers)
+
+    def states(self, index: int) -> Tensor:
+        """[T, 1 + P, D]: what `index` layers have made of the embeddings. Need: `tower_states`.
+
+        Those that enter and leave the feature layer are there without it.
+        """
+        if index == self.feature_layer:
+            return self.layer_input
+        if index == self.feature_layer + 1:
+            return self.features
+        if self.all_states is None:
+            raise RuntimeError(f"tower states {index}: declare the need tower_states")
+        return self.all_states[index]
+
+    def queries(self, layer: int) -> Tensor:
+        """[T, heads, 1 + P, head_dim]: query projections of a layer, with bias, unscaled."""
+        return self.adapter.tower.queries(layer, self._input(layer))
+
+    def keys_of(self, layer: int) -> Tensor:
+        """[T, heads, 1 + P, head_dim]: key projections of a layer, with bias, unscaled."""
+        return self.keys if layer == self.feature_layer else self.adapter.tower.keys(layer, self._input(layer))
 
     @cached_property
     def keys(self) -> Tensor:
         """[T, heads, 1 + P, head_dim]: key projections of the feature layer, with bias, unscaled."""
-        return self.adapter.tower.keys(self._normed)
+        return self.adapter.tower.keys(self.feature_layer, self._input(self.feature_layer))
 
     @cached_property
     def cls_attention(self) -> Tensor:
-        """float32, [T, heads, P]: attention of CLS to the patches, softmax over all 1 + P keys.
+        """float32, [T, heads, P]: attention of CLS to the patches in the feature layer, see `cls_attention_of`."""
+        return self.cls_attention_of(self.feature_layer)
+
+    def cls_attention_of(self, layer: int) -> Tensor:
+        """float32, [T, heads, P]: attention of CLS to the patches in a layer, softmax over all 1 + P keys.
 
         Only the CLS row is computed, whatever the attention kernel.
         """
-        query = self.adapter.tower.queries(self._normed[:, :1])
-        rows = [attention_rows(q, k)[:, 0, 1:] for q, k in zip(query, self.keys, strict=True)]
+        query = self.adapter.tower.queries(layer, self._input(layer)[:, :1])
+        rows = [attention_rows(q, k)[:, 0, 1:] for q, k in zip(query, self.keys_of(layer), strict=True)]
         return torch.stack(rows)
+
+    def received_attention(self, layer: int) -> Tensor:
+        """float32, [T, P]: attention that each patch receives in a layer, mean over heads and all 1 + P queries."""
+        pairs = zip(self.queries(layer), self.keys_of(layer), strict=True)
+        return torch.stack([attention_rows(q, k).mean(dim=(0, 1))[1:] for q, k in pairs])
+
+    def _input(self, layer: int) -> Tensor:
+        if self.edited is not None:
+            raise RuntimeError("rows were edited inside the tower: queries and keys are shown to the edit alone")
+        return self.states(layer)
 
     def project(self, features: Tensor) -> Tensor:
         """[n, D] vision features -> [n, hidden_size] decoder rows."""
@@ -97,14 +139,21 @@ class TowerCapture:
         self.adapter = adapter
         self.image_inputs: Mapping[str, Any] = {}
         self._seen: tuple[Tensor, Tensor] | None = None
+        self._states: list[Tensor] = []
         self._pixels: Tensor | None = None
-        self._layouts: list[VisualLayout] | None = None
+        self._layouts: tuple[tuple[int, ...], list[VisualLayout]] | None = None
         self._loop: TowerRowsLoop | None = None
 
-    def install(self, resize: Callable[[Tensor], Tensor] | None = None, edit: EditRows | None = None) -> list[Any]:
+    def install(
+        self,
+        resize: Callable[[Tensor], Tensor] | None = None,
+        edit: EditRows | None = None,
+        every_layer: bool = False,
+    ) -> list[Any]:
         """Watches the encoder layer that feeds the projector; returns the hooks' handles.
 
         Args:
+            every_layer: watch all of them.
             resize: changes the encoder's input. What comes out of a smaller input is stretched to the usual grid, so
                 that the model finds as many features as placeholders; `signals` show it as it was.
             edit: changes rows between the tower's layers, see `TowerRowsLoop`.
@@ -112,6 +161,10 @@ class TowerCapture:
 
         def watch(module: Any, args: tuple[Any, ...], output: Any) -> None:
             self._seen = args[0], output[0] if isinstance(output, tuple) else output
+
+        def watch_all(module: Any, args: tuple[Any, ...], output: Any) -> None:
+            first = [args[0]] if module is tower.layers[0] else self._states
+            self._states = [*first, output[0] if isinstance(output, tuple) else output]
 
         def shrink(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
             pixels = kwargs.pop("pixel_values", None)
@@ -134,6 +187,7 @@ class TowerCapture:
         self._loop = None if edit is None else TowerRowsLoop(tower, edit)
         handles = [] if self._loop is None else self._loop.install()
         handles.append(tower.feature_layer.register_forward_hook(watch))
+        handles += [layer.register_forward_hook(watch_all) for layer in tower.layers] if every_layer else []
         handles.append(tower.module.register_forward_pre_hook(shrink, with_kwargs=True))
         if resize is not None:
             handles.append(tower.module.register_forward_hook(stretch))
@@ -151,29 +205,34 @@ class TowerCapture:
 
     def forget(self) -> None:
         """Drops the captured tensors."""
-        self._seen, self._pixels, self._layouts, self.image_inputs = None, None, None, {}
+        self._seen, self._pixels, self._layouts, self._states, self.image_inputs = None, None, None, [], {}
         if self._loop is not None:
             self._loop.forget()
 
-    def check_taken(self, taken: bool) -> None:
-        """Refuses edited rows that never reach the decoder.
+    def owner(self, counts: Sequence[int], tile: int) -> tuple[int, int, int]:
+        """Whose encoder input that is.
 
         Args:
-            taken: whether every sample's visual rows are chosen before the first decoder layer.
+            counts: visual tokens of every sample; where beams repeat a sample the tower sees it once.
+            tile: number of the encoder input in the tower's pass.
 
-        Raises:
-            RuntimeError: they are not, but rows were edited: the decoder would see zeros for them.
+        Returns:
+            Number of the (first) sample, of the encoder input among the sample's own, and how many these are.
         """
-        if not taken and self._loop is not None and self._loop.edited:
-            raise RuntimeError(
-                "rows were edited inside the tower, but the plan has no stage at boundary 0 to take them"
-            )
+        tiles = [self.layout(counts, sample).num_tiles for sample in range(len(counts))]
+        copies = sum(tiles) // len(self._pixels) if self._pixels is not None else 1
+        first = 0
+        for sample in range(0, len(counts), copies):
+            if tile < first + tiles[sample]:
+                return sample, tile - first, tiles[sample]
+            first += tiles[sample]
+        raise IndexError(f"tile={tile}: the samples have {first} encoder inputs")
 
     def layout(self, counts: Sequence[int], number: int) -> VisualLayout:
         """The layout of one sample of a batch with those visual token counts."""
-        if self._layouts is None:
-            self._layouts = self.adapter.layouts(self.image_inputs, counts)
-        return self._layouts[number]
+        if self._layouts is None or self._layouts[0] != tuple(counts):  # beams repeat the samples later
+            self._layouts = tuple(counts), self.adapter.layouts(self.image_inputs, counts)
+        return self._layouts[1][number]
 
     def signals(self, counts: Sequence[int], number: int) -> TowerView:
         """The tower's view of one sample."""
@@ -190,7 +249,8 @@ class TowerCapture:
         before, after = self._seen
         edited = self._loop.features[part] if self._loop and self._loop.edited and self._loop.features else None
         layout = self.layout(counts, number)
-        return TowerView(self.adapter, before[part], after[part], layout, own, self._pixels[part], edited)
+        states = [layer[part] for layer in self._states] or None
+        return TowerView(self.adapter, before[part], after[part], layout, own, self._pixels[part], states, edited)
 
 
 def _stretched(states: Tensor, side: int) -> Tensor:

@@ -42,6 +42,8 @@ class TowerPoint:
         after: the layer's `attention`, residual added, or the whole `layer`.
         feature_layer: the layer whose output feeds the projector; what is edited later changes no answer.
         patches: P, patches of an unedited encoder input.
+        tile: which encoder input, of this pass; for a method, of its sample.
+        tiles: how many there are.
         queries: [heads, 1 + n, head_dim], of the layer's attention, with bias, unscaled; None after the whole layer.
         keys: likewise.
     """
@@ -50,6 +52,8 @@ class TowerPoint:
     after: Literal["attention", "layer"]
     feature_layer: int
     patches: int
+    tile: int = 0
+    tiles: int = 1
     queries: Tensor | None = None
     keys: Tensor | None = None
 
@@ -77,7 +81,7 @@ class TowerRowsLoop:
         self.ask = edit
         self.features: list[TowerRows] | None = None
         self.edited = False
-        self._feature_layer = next(n for n, layer in enumerate(tower.layers) if layer is tower.feature_layer)
+        self._feature_layer = tower.feature_number
         self._before: list[Any] = []
         self._patches = 0
         self._lengths: list[int] = []
@@ -142,10 +146,10 @@ class TowerRowsLoop:
         """Asks for every encoder input's rows from here on; [T, 1 + n, D] -> [T, 1 + n', D]."""
         given, found = self._rows(hidden), []
         for tile, rows in enumerate(given):
-            here = point
+            here = replace(point, tile=tile, tiles=len(given))
             if queries is not None and keys is not None:
                 count = len(rows.sizes)
-                here = replace(point, queries=queries[tile, :, :count], keys=keys[tile, :, :count])
+                here = replace(here, queries=queries[tile, :, :count], keys=keys[tile, :, :count])
             found.append(_checked(self.ask(rows, here), rows, point))
         if all(after is before for after, before in zip(found, given, strict=True)):
             return hidden

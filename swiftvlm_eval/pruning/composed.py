@@ -18,13 +18,16 @@ from typing import Any, NamedTuple, Self
 
 from torch import Tensor
 
+from swiftvlm_eval.models.tower_rows import TowerPoint, TowerRows
 from swiftvlm_eval.pruning.budget import BudgetError
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.schedule import Plan, Stage
 from swiftvlm_eval.pruning.words import PositionRule
 from swiftvlm_eval.pruning.work import PromptWork, Work
 
-OF_THE_IMAGE = frozenset({"cls_attention", "patch_features", "patch_keys", "pixels", "image_resizing"})
+OF_THE_IMAGE = frozenset(
+    {"cls_attention", "patch_features", "patch_keys", "tower_states", "pixels", "image_resizing", "tower_rows"}
+)
 """Needs that tell of the image's own tokens, which a second method no longer sees."""
 _STEPS = 40
 
@@ -222,6 +225,10 @@ class Composed(PruningMethod):
     def resize_images(self, pixels: Tensor, side: int, budget: float | None) -> Tensor:
         """By the first method."""
         return self.first.resize_images(pixels, side, budget)
+
+    def edit_tower(self, rows: TowerRows, point: TowerPoint, stage: Stage) -> TowerRows:
+        """By the first method."""
+        return self.first.edit_tower(rows, point, stage)
 
     def select(self, signals: Signals) -> RowEdit:
         """By the method whose stage is due, with what it left itself."""

@@ -11,8 +11,8 @@ sequence; position ids are the engine's.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch import Tensor
 from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.models.tower import TowerView
 from swiftvlm_eval.models.tower_rows import TowerPoint, TowerRows
-from swiftvlm_eval.pruning.modules import ModuleIO
+from swiftvlm_eval.pruning.layer_rows import LayerRows
 from swiftvlm_eval.pruning.outside import source_sha256
 from swiftvlm_eval.pruning.schedule import Plan, Scheduled, Stage
 from swiftvlm_eval.pruning.words import Need, PositionRule, Scope
@@ -92,30 +92,28 @@ class Signals(ABC):
             float32, [num_queries, V], scaled by 1 / sqrt(head_dim).
         """
 
-    @property
     @abstractmethod
-    def previous_states(self) -> Tensor:
-        """[V, hidden_size], the live visual rows one layer earlier; not at boundary 0."""
+    def layer_run(self, rows: Literal["visual", "text"] = "visual") -> LayerRows:
+        """What the layer that has just run took and made of the live visual or the text rows; not at boundary 0."""
 
     @property
     @abstractmethod
-    def layer_keys(self) -> Tensor:
-        """[kv_heads, V, head_dim], rotated keys of the layer that has just run. Need: `layer_keys`."""
+    def rotation(self) -> tuple[Tensor, Tensor]:
+        """Cosine and sine by which the rotary embedding turns each live visual row, [V, head_dim] each."""
 
-    @property
     @abstractmethod
-    def module_io(self) -> ModuleIO:
-        """What the modules of the layer that has just run took and gave. Need: `module_io`."""
+    def final_norm(self, states: Tensor) -> Tensor:
+        """[n, hidden_size] rows under the norm that stands before the language model's head."""
 
     @property
     @abstractmethod
     def layout(self) -> VisualLayout:
-        """Where each of the N tokens comes from."""
+        """Where each of the N tokens comes from; its tensors are on the CPU."""
 
     @property
     @abstractmethod
     def vision(self) -> TowerView:
-        """The vision tower's view. Needs: `cls_attention`, `patch_features`, `patch_keys`, `pixels`, `tower_rows`."""
+        """The vision tower's view. Needs: `cls_attention`, `patch_features`, `tower_states`, `pixels`, ..."""
 
     @property
     @abstractmethod
@@ -237,17 +235,12 @@ class PruningMethod(Scheduled, ABC):
         """
         raise NotImplementedError(f"{self.name} does not resize images")
 
-    def edit_tower(self, rows: TowerRows, point: TowerPoint, budget: float | None) -> TowerRows:
+    def edit_tower(self, rows: TowerRows, point: TowerPoint, stage: Stage) -> TowerRows:
         """The rows of one encoder input from `point` on, if the method needs `tower_rows`; `rows` to change nothing.
 
-        `Signals.vision.edited` has what came of them; the stage at boundary 0 puts them into the decoder.
+        `Signals.vision.edited` has what came of them; `stage`, at boundary 0, puts them into the decoder.
         """
         raise NotImplementedError(f"{self.name} does not edit rows inside the tower")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Every option and its value, as records hold them."""
-        return {option.name: getattr(self, option.name) for option in fields(self)}
 
     @property
     def source_sha256(self) -> str | None:
@@ -259,10 +252,7 @@ class PruningMethod(Scheduled, ABC):
         return self.position_rule
 
     def overhead_flops(self, plan: Plan, hidden_size: int) -> dict[str, float]:
-        """FLOPs of the selection as the method's paper counts them, item by item; empty if it counts none.
-
-        What is executed is priced from `work`.
-        """
+        """FLOPs of the selection as the method's paper counts them, item by item; what is executed is in `work`."""
         return {}
 
     def attributed_plan(self, plan: Plan) -> Plan | None:

@@ -7,8 +7,8 @@ masks and rotary tables, because each layer may see a different sequence. It kno
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache, partial
-from hashlib import blake2b
 from typing import Any
 from weakref import ref
 
@@ -20,12 +20,14 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from swiftvlm_eval.models.adapter import FamilyAdapter
 from swiftvlm_eval.models.attention import KERNELS
 from swiftvlm_eval.models.tower import TowerCapture
+from swiftvlm_eval.models.tower_rows import TowerPoint, TowerRows
+from swiftvlm_eval.pruning.binding import restored, telling_ids
 from swiftvlm_eval.pruning.caches import Segment, evict
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit
 from swiftvlm_eval.pruning.layer_attention import LayerAttention
+from swiftvlm_eval.pruning.layer_rows import ModuleWatch
 from swiftvlm_eval.pruning.masks import attention_mask, left_padded
-from swiftvlm_eval.pruning.modules import ModuleWatch
-from swiftvlm_eval.pruning.prompt import read_prompt, refuse_tensors
+from swiftvlm_eval.pruning.prompt import read_prompt, refuse_tensors, sample_seed
 from swiftvlm_eval.pruning.rows import SampleRows, apply_edit
 from swiftvlm_eval.pruning.schedule import Plan, Stage
 from swiftvlm_eval.pruning.signals import SampleSignals, Sources, check_needs
@@ -59,6 +61,7 @@ class PruningSession:
         self._tower = TowerCapture(adapter)
         self._modules = ModuleWatch()
         self._input_ids: Tensor | None = None
+        self._counts: list[int] | None = None  # visual tokens of each prompt, once somebody asks
         self._segments: list[Segment] = []  # one entry per decoder layer
         self._layer_rows: list[Sequence[SampleRows]] = []  # likewise
         self._cache: Any = None
@@ -78,41 +81,49 @@ class PruningSession:
         Raises:
             RuntimeError: the model is already bound.
         """
-        decoder, core = self.adapter.decoder.module, self.adapter.core
+        decoder, core, model = self.adapter.decoder.module, self.adapter.core, self.adapter.model
         needs = self.method.needs
         if getattr(decoder.__dict__.get("forward"), "pruning_session", None) is not None:
             raise RuntimeError("the model is already inside a prune() block; leave it before entering another")
-        replaced = {decoder: decoder.__dict__.get("forward"), core: core.__dict__.get("get_image_features")}
         forward = partial(self._forward)
         forward.pruning_session = self  # type: ignore[attr-defined]
         hooks = [core.register_forward_pre_hook(self._see_inputs, with_kwargs=True)]
         try:
-            decoder.forward = forward
-            core.get_image_features = self._tower.watching(core.get_image_features)
-            if needs & self.adapter.tower.offers:
-                resize = self._resize if "image_resizing" in needs else None
-                edit = partial(self.method.edit_tower, budget=self.budget) if "tower_rows" in needs else None
-                hooks += self._tower.install(resize, edit)
-            if "module_io" in needs:
-                hooks += self._modules.install(self.adapter.decoder.layers)
-            yield self
+            with restored((decoder, "forward"), (core, "get_image_features"), (model, "generate")):
+                decoder.forward = forward
+                core.get_image_features = self._tower.watching(core.get_image_features)
+                if needs & self.adapter.tower.offers:
+                    side = self.adapter.tower.patches_per_side
+                    resizing = partial(self.method.resize_images, side=side, budget=self.budget)
+                    resize = resizing if "image_resizing" in needs else None
+                    edit = self._edit_tower if "tower_rows" in needs else None
+                    hooks += self._tower.install(resize, edit, "tower_states" in needs)
+                if "tower_rows" in needs:
+                    model.generate = telling_ids(model.generate, self._note_ids)
+                if "module_io" in needs:
+                    hooks += self._modules.install(self.adapter.decoder.layers)
+                yield self
         finally:
             for hook in hooks:
                 hook.remove()
-            for module, name in ((decoder, "forward"), (core, "get_image_features")):
-                if replaced[module] is None:
-                    module.__dict__.pop(name, None)
-                else:
-                    setattr(module, name, replaced[module])
             self._tower.forget()
             self._modules.forget()
             self._cache = self._input_ids = None
 
-    def _resize(self, pixels: Tensor) -> Tensor:
-        return self.method.resize_images(pixels, self.adapter.tower.patches_per_side, self.budget)
+    def _edit_tower(self, rows: TowerRows, point: TowerPoint) -> TowerRows:
+        """The method's edit, if the sample whose encoder input this is has a stage at the decoder's input."""
+        if self._counts is None and self._input_ids is not None:
+            self._counts = (self._input_ids == self.adapter.image_token_id).sum(dim=1).tolist()
+        counts = self._counts or []
+        sample, tile, tiles = self._tower.owner(counts, point.tile)
+        due = [stage for stage in self.plan(counts[sample]).stages if stage.boundary == 0]
+        return self.method.edit_tower(rows, replace(point, tile=tile, tiles=tiles), due[0]) if due else rows
 
     def _see_inputs(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        self._input_ids = kwargs.get("input_ids", args[0] if args else None)
+        self._note_ids(kwargs.get("input_ids", args[0] if args else None))
+
+    def _note_ids(self, ids: Tensor | None) -> None:
+        self._input_ids, self._counts = ids, None
 
     # the decoder's forward
 
@@ -158,7 +169,6 @@ class PruningSession:
         ]
         self._segments, self._layer_rows, self._cache, self._seen = [], [], ref(cache), hidden.shape[1]
         stages = [{stage.boundary: stage for stage in plan.stages} for plan in plans]
-        self._tower.check_taken(all(0 in due for due, sample in zip(stages, rows, strict=True) if len(sample.index)))
         reads = "decoder_input" in self.method.needs
         carries: list[Any] = [
             self._prepare(number, sample, hidden) if reads and due else None
@@ -267,12 +277,14 @@ class PruningSession:
     ) -> SampleSignals:
         counts = [trace.num_visual for trace in self.traces]
         before = None if previous is None else previous[number, previous.shape[1] - len(rows) :]
-        keys = None
+        cached = None
         if stage.boundary > 0 and cache is not None:
-            keys = cache.layers[stage.boundary - 1].keys[number][:, -len(rows) :]
+            held = cache.layers[stage.boundary - 1]
+            cached = held.keys[number][:, -len(rows) :], held.values[number][:, -len(rows) :]
+        questions: Sequence[str | None] = self.questions or [None]
         scorer = None
         if stage.scored_by == "previous":
-            scorer = LayerAttention(self.adapter.decoder, stage.boundary - 1, rows, before, keys)
+            scorer = LayerAttention(self.adapter.decoder, stage.boundary - 1, rows, before, cached and cached[0])
         elif stage.scored_by == "next":
             scorer = LayerAttention(self.adapter.decoder, stage.boundary, rows, states, None)
         watched = "module_io" in self.method.needs and stage.boundary > 0
@@ -289,28 +301,22 @@ class PruningSession:
                 rows=rows,
                 before=before,
                 scorer=scorer,
-                keys=keys,
-                module_io=partial(self._modules.read, number, len(rows), rows.visual) if watched else None,
+                cached=cached,
+                module_io=partial(self._modules.read, number, len(rows)) if watched else None,
+                decoder=self.adapter.decoder,
                 layout=partial(self._tower.layout, counts, number),
                 vision=partial(self._tower.signals, counts, number),
-                question=self._question(number),
+                question=questions[number * len(questions) // len(self.traces)],  # beams of a sample share one
                 seed=partial(self._sample_seed, number, rows.prompt.part),
             ),
         )
 
-    def _question(self, number: int) -> str | None:
-        """The question of a sample; beams of one sample share theirs."""
-        return self.questions[number * len(self.questions) // len(self.traces)] if self.questions else None
-
     def _sample_seed(self, number: int, part: int = 0) -> int:
-        """A seed that depends on the run's seed and on the sample, not on its place in a batch."""
-        if self.sample_keys is not None and len(self.sample_keys) == len(self.traces):
-            key = self.sample_keys[number]
-        else:
-            prompt = self.traces[number].num_text + self.traces[number].num_visual
-            key = str(self._input_ids[number, -prompt:].tolist()) if self._input_ids is not None else ""
-        named = f"{self.seed}:{key}" + (f":{part}" if part else "")
-        return int.from_bytes(blake2b(named.encode(), digest_size=7).digest())
+        keys, trace = self.sample_keys, self.traces[number]
+        if keys is not None and len(keys) == len(self.traces):
+            return sample_seed(self.seed, keys[number], part)
+        ids = [] if self._input_ids is None else self._input_ids[number, -trace.num_text - trace.num_visual :].tolist()
+        return sample_seed(self.seed, str(ids), part)
 
     def _continue(self, hidden: Tensor, position_ids: Tensor | None, cache: Any) -> Tensor:
         """Decoding, or another turn of the conversation: no pruning, every layer attends to what its cache holds."""

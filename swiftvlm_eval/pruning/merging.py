@@ -72,10 +72,38 @@ def assign_to_anchors(states: Tensor, anchors: Tensor) -> Tensor:
     Returns:
         int64, [R], group numbers 0..Z-1.
     """
-    unit = normalize(states.float(), dim=-1)
-    groups = (unit @ unit[anchors].T).nan_to_num(nan=-torch.inf).argmax(dim=-1)
+    groups = nearest(states, states[anchors])
     groups[anchors] = torch.arange(len(anchors), device=groups.device)
     return groups
+
+
+def nearest(queries: Tensor, keys: Tensor) -> Tensor:
+    """Which key each query is most alike.
+
+    Args:
+        queries: [n, D].
+        keys: [k, D], k >= 1.
+
+    Returns:
+        int64, [n]; by cosine similarity in float32, ties to the lower key.
+    """
+    similarity = normalize(queries.float(), dim=-1) @ normalize(keys.float(), dim=-1).T
+    return similarity.nan_to_num(nan=-torch.inf).argmax(dim=-1)
+
+
+def sums_and_sizes(states: Tensor, groups: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+    """Sum and number of the members of each group; groups may be empty.
+
+    Args:
+        states: [n, D].
+        groups: int64, [n], in 0..num_groups-1.
+        num_groups: Z.
+
+    Returns:
+        float32, [Z, D] and [Z, 1].
+    """
+    membership = one_hot(groups, num_groups).T.float()
+    return membership @ states.float(), membership.sum(dim=1, keepdim=True)
 
 
 def group_means(states: Tensor, groups: Tensor, num_groups: int) -> Tensor:
@@ -89,8 +117,8 @@ def group_means(states: Tensor, groups: Tensor, num_groups: int) -> Tensor:
     Returns:
         float32, [Z, D].
     """
-    membership = one_hot(groups, num_groups).T.float()
-    return membership @ states.float() / membership.sum(dim=1, keepdim=True)
+    sums, sizes = sums_and_sizes(states, groups, num_groups)
+    return sums / sizes
 
 
 def density_peak_clusters(states: Tensor, num_clusters: int) -> Tensor:
@@ -186,11 +214,8 @@ def merge_into_targets(features: Tensor, metric: Tensor, count: int) -> Tensor:
     is_target[torch.arange(count) * step] = True
     targets = is_target.nonzero()[:, 0].to(features.device)
     others = (~is_target).nonzero()[:, 0].to(features.device)
-    unit = normalize(metric.float(), dim=-1)
-    chosen = (unit[others] @ unit[targets].T).nan_to_num(nan=-torch.inf).argmax(dim=-1)
-    membership = one_hot(chosen, count).T.float()
-    means = membership @ features[others].float() / membership.sum(dim=1, keepdim=True).clamp(min=1)
-    return (features[targets].float() + means).to(features.dtype)
+    sums, sizes = sums_and_sizes(features[others], nearest(metric[others], metric[targets]), count)
+    return (features[targets].float() + sums / sizes.clamp(min=1)).to(features.dtype)
 
 
 def merge_by_anchors(

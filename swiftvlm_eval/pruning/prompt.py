@@ -1,6 +1,7 @@
 """Reads a batch as it enters the decoder: which rows are padding, text and visual tokens."""
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -59,3 +60,9 @@ def _holds_tensor(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(_holds_tensor(part) for part in value)
     return isinstance(value, Tensor)
+
+
+def sample_seed(seed: int, key: str, part: int) -> int:
+    """A seed that depends on the run's seed, the sample's key and which of several methods draws, on nothing else."""
+    named = f"{seed}:{key}" + (f":{part}" if part else "")
+    return int.from_bytes(blake2b(named.encode(), digest_size=7).digest())

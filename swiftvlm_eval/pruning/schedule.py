@@ -1,21 +1,20 @@
 """Where a method acts and how many visual rows stay: declared as data, turned into counts by a budget."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, Self
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, Self
 
 from swiftvlm_eval.pruning.budget import (
     BudgetError,
     Curve,
     MergedRule,
-    Schedule,
     StageRows,
     check_boundaries,
     rows_alive,
     scale_boundaries,
-    solve_counts,
     through_presets,
 )
+from swiftvlm_eval.pruning.solver import Schedule, solve_counts
 from swiftvlm_eval.pruning.words import ScoreLayer
 
 
@@ -73,6 +72,7 @@ class Scheduled:
         counts_merged: for every stage, whether the option `counts` names merged rows, too.
         presets: budget share -> (kept, merged) shares of N per stage, met exactly and passed through by others.
         paper_presets: the same for `schedule=paper` alone.
+        fewest: rows that every stage keeps at least.
         layers: pruning boundaries; None takes the checkpoint's own (config key `pruning_layers`), else the paper's,
             scaled to the decoder's depth.
         counts: visual rows kept per stage, overriding the budget: whole numbers are rows, numbers below one are
@@ -87,6 +87,7 @@ class Scheduled:
     counts_merged: ClassVar[tuple[bool, ...]] = ()
     presets: ClassVar[Mapping[float, Sequence[StageRows]]] = {}
     paper_presets: ClassVar[Mapping[float, Sequence[StageRows]]] = {}
+    fewest: ClassVar[int] = 1
 
     layers: tuple[int, ...] | None = field(default=None)
     counts: tuple[float, ...] | None = field(default=None)
@@ -150,6 +151,11 @@ class Scheduled:
                 )
 
     @property
+    def options(self) -> dict[str, Any]:
+        """Every option and its value, as records hold them."""
+        return {option.name: getattr(self, option.name) for option in fields(self)}
+
+    @property
     def merges_rows(self) -> bool:
         """Whether merged rows enter the sequence; an option may switch them off."""
         return True
@@ -192,7 +198,7 @@ class Scheduled:
             return self.paper_counts(num_visual, budget)
         if budget is None:
             return ((num_visual, 0),) * len(boundaries)
-        schedule = Schedule(boundaries, num_visual, num_layers, self.rows_return, self.merged_rule())
+        schedule = Schedule(boundaries, num_visual, num_layers, self.rows_return, self.merged_rule(), self.fewest)
         return solve_counts(self.schedule_curve(budget), schedule, budget, self.preset_counts(num_visual, budget))
 
     def schedule_curve(self, budget: float) -> Curve:
@@ -268,7 +274,8 @@ class Scheduled:
         """The counts of the preset at this budget, None if there is none."""
         for share, rows in (self.presets if presets is None else presets).items():
             if abs(share - budget) < 1e-3:
-                return self.with_merged(num_visual, [max(1, self.to_rows(k * num_visual)) for k, _ in rows], rows)
+                kept = [max(self.fewest, self.to_rows(k * num_visual)) if k else 0 for k, _ in rows]
+                return self.with_merged(num_visual, kept, rows)
         return None
 
     def merged_rule(self) -> MergedRule | None:

@@ -3,16 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from swiftvlm_eval.models.adapter import FamilyAdapter
+from swiftvlm_eval.models.adapter import DecoderPart, FamilyAdapter
 from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.models.tower import TowerView
 from swiftvlm_eval.pruning.contract import PruningMethod, Signals
 from swiftvlm_eval.pruning.layer_attention import LayerAttention
-from swiftvlm_eval.pruning.modules import ModuleIO
+from swiftvlm_eval.pruning.layer_rows import LayerRows, ModuleIO
 from swiftvlm_eval.pruning.rows import SampleRows
 from swiftvlm_eval.pruning.words import Scope
 
@@ -43,19 +44,22 @@ class Sources:
         rows: the sample's live rows.
         before: [n, hidden_size], the rows one layer earlier; None at boundary 0, or where no stage reads them.
         scorer: attention of the scoring layer; None where the stage declares none.
-        keys: [kv_heads, n, head_dim], rotated keys of the layer that has just run; None at boundary 0.
-        module_io: the rows of the modules of that layer; None unless they are captured.
+        cached: rotated keys and values of the layer that has just run, [kv_heads, n, head_dim] each; None at
+            boundary 0.
+        module_io: reads given rows of the modules of that layer; None unless they are captured.
         layout: the sample's layout.
         vision: the tower's view.
         question: the user's question; None where nobody gave it.
+        decoder: gives rotations and the final norm.
         seed: of this sample.
     """
 
     rows: SampleRows
     before: Tensor | None
     scorer: LayerAttention | None
-    keys: Tensor | None
-    module_io: Callable[[], ModuleIO] | None
+    cached: tuple[Tensor, Tensor] | None
+    module_io: Callable[[Tensor], ModuleIO] | None
+    decoder: DecoderPart
     layout: Callable[[], VisualLayout]
     vision: Callable[[], TowerView]
     question: str | None
@@ -103,27 +107,25 @@ class SampleSignals(Signals):
             raise RuntimeError(f"the stage at boundary {self.stage.boundary} declares no scoring layer")
         return self.sources.scorer
 
-    @property
-    def previous_states(self) -> Tensor:
-        """See `Signals.previous_states`."""
-        return self._of_layer_before(self.sources.before)[self.sources.rows.visual]
-
-    @property
-    def layer_keys(self) -> Tensor:
-        """See `Signals.layer_keys`."""
-        return self._of_layer_before(self.sources.keys)[:, self.sources.rows.visual]
-
-    @property
-    def module_io(self) -> ModuleIO:
-        """See `Signals.module_io`."""
-        if self.sources.module_io is None:
-            raise RuntimeError(f"no modules watched before boundary {self.stage.boundary}: declare the need module_io")
-        return self.sources.module_io()
-
-    def _of_layer_before(self, rows: Tensor | None) -> Tensor:
-        if rows is None:
+    def layer_run(self, rows: Literal["visual", "text"] = "visual") -> LayerRows:
+        """See `Signals.layer_run`."""
+        before, cached = self.sources.before, self.sources.cached
+        if before is None or cached is None:
             raise RuntimeError("no layer has run before boundary 0")
-        return rows
+        which = self.sources.rows.visual if rows == "visual" else self.sources.rows.text
+        return LayerRows(which, before, cached, self.sources.module_io)
+
+    @property
+    def rotation(self) -> tuple[Tensor, Tensor]:
+        """See `Signals.rotation`."""
+        rows = self.sources.rows
+        like = torch.empty(0, device=self.states.device)
+        cos, sin = self.sources.decoder.rotary(like, rows.position_ids[:, None, rows.visual])
+        return cos[0], sin[0]
+
+    def final_norm(self, states: Tensor) -> Tensor:
+        """See `Signals.final_norm`."""
+        return self.sources.decoder.final_norm(states)
 
     @cached_property
     def layout(self) -> VisualLayout:

@@ -39,7 +39,7 @@ class SampleTrace:
     Attributes:
         num_visual: N, visual tokens of the prompt.
         num_text: text tokens of the prompt.
-        question: of these, the ones after the last visual token.
+        num_question: of these, the ones after the last visual token.
         encoder_inputs: tiles that the vision tower encoded for the sample; 0 where the method does not look at it.
         plan: what was planned.
         rows_per_layer: visual rows that each layer really saw, merged rows included.
@@ -48,7 +48,7 @@ class SampleTrace:
 
     num_visual: int
     num_text: int
-    question: int
+    num_question: int
     plan: Plan
     encoder_inputs: int = 0
     rows_per_layer: list[int] = field(default_factory=list)

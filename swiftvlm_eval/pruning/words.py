@@ -10,11 +10,13 @@ Need = Literal[
     "cls_attention",
     "patch_features",
     "patch_keys",
+    "tower_states",
     "pixels",
     "image_resizing",
     "tower_rows",
     "decoder_input",
     "layer_keys",
+    "layer_values",
     "module_io",
     "question_text",
 ]

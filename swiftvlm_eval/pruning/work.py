@@ -23,13 +23,15 @@ class Work:
         position_similarity: (text row, visual row) pairs of `Signals.rope_similarity`, of one head.
         rating: (text row, visual row) attention entries averaged over raters.
         similarity: pairs of decoder rows compared by an inner product.
+        key_distance: pairs of decoder rows compared by their keys of all heads.
         distance: pairs of decoder rows whose Euclidean distance is computed.
         averaging: (group, row) products of group means of decoder rows.
         projection: vision features sent through the projector.
         tower_queries: tower rows projected to queries.
         tower_keys: tower rows projected to keys.
-        tower_attention: (CLS, key) pairs in the tower, over all heads.
+        tower_attention: (query, key) pairs in the tower, over all heads.
         tower_similarity: pairs of patches compared by their keys, of one head.
+        feature_similarity: pairs of patches compared by their features.
         tower_averaging: (group, patch) products of group means of vision features.
     """
 
@@ -39,6 +41,7 @@ class Work:
     position_similarity: int = 0
     rating: int = 0
     similarity: int = 0
+    key_distance: int = 0
     distance: int = 0
     averaging: int = 0
     projection: int = 0
@@ -46,6 +49,7 @@ class Work:
     tower_keys: int = 0
     tower_attention: int = 0
     tower_similarity: int = 0
+    feature_similarity: int = 0
     tower_averaging: int = 0
 
     def __add__(self, other: "Work") -> "Work":
@@ -79,7 +83,7 @@ class PromptWork:
     Attributes:
         num_visual: N.
         text: text rows.
-        question: text rows after the last visual token.
+        num_question: text rows after the last visual token.
         encoder_inputs: tiles that the vision tower encoded for the sample.
         patches: patches of one encoder input.
         stages: the edits, in order.
@@ -88,7 +92,7 @@ class PromptWork:
 
     num_visual: int
     text: int
-    question: int
+    num_question: int
     encoder_inputs: int
     patches: int
     stages: tuple[StageWork, ...]
@@ -121,10 +125,31 @@ class PromptWork:
         return Work(queries=queries, keys=0 if cached else rows, attention=queries * rows)
 
     @property
+    def cls_attention(self) -> Work:
+        """What `TowerView.cls_attention` computes: CLS asks, and the keys are projected anew."""
+        rows = self.encoder_inputs * (1 + self.patches)
+        return Work(tower_queries=self.encoder_inputs, tower_keys=rows, tower_attention=rows)
+
+    @property
+    def received_attention(self) -> Work:
+        """What `TowerView.received_attention` computes: every row asks every row."""
+        rows = self.encoder_inputs * (1 + self.patches)
+        return Work(tower_queries=rows, tower_keys=rows, tower_attention=rows * (1 + self.patches))
+
+    @property
+    def feature_pairs(self) -> Work:
+        """Every patch of a tile compared with every patch of that tile, by its features."""
+        return Work(feature_similarity=self.encoder_inputs * self.patches**2)
+
+    def projected_anew(self, rows: int) -> Work:
+        """What the projector does again for rows that the decoder's input leaves out: none if it shows every patch."""
+        return Work(projection=0 if self.num_visual == self.encoder_inputs * self.patches else rows)
+
+    @property
     def raters(self) -> Work:
         """What `scores.rater_weights` computes."""
         entered = self.num_visual if self.entered is None else self.entered
-        return Work(similarity=entered * self.question if self.stages else 0)
+        return Work(similarity=entered * self.num_question if self.stages else 0)
 
     def tower_merging(self, kept: int, targets: int) -> Work:
         """What VisionZip computes in the tower and the projector, its counts spread evenly over the encoder inputs.
@@ -135,18 +160,12 @@ class PromptWork:
         """
         if kept >= self.num_visual:
             return Work()
-        tower_rows, pairs = self.encoder_inputs * (1 + self.patches), 0
+        pairs = 0
         for tile in range(self.encoder_inputs):
             own, into = (n // self.encoder_inputs + (tile < n % self.encoder_inputs) for n in (kept, targets))
             pairs += into * (1 + self.patches - own - into)
-        return Work(
-            tower_queries=self.encoder_inputs,
-            tower_keys=tower_rows,
-            tower_attention=tower_rows,
-            tower_similarity=pairs,
-            tower_averaging=pairs,
-            projection=kept + targets,
-        )
+        merged = Work(tower_similarity=pairs, tower_averaging=pairs, projection=kept + targets)
+        return self.cls_attention + merged
 
 
 def grouping(rows: int, groups: int) -> Work:

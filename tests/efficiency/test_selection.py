@@ -90,7 +90,7 @@ def test_a_plan_expects_what_is_executed(name: str, options: dict[str, Any]) -> 
     tower = TowerShape.of_config(model.config.vision_config)
     shape = DecoderShape.of_config(model.config.text_config)
     _, items, trace = counted(model, make_inputs(processor, make_image(150, 110)), name, options)
-    planned = planned_work(trace.plan, trace.num_text, trace.question, tower)
+    planned = planned_work(trace.plan, trace.num_text, trace.num_question, tower)
     expected = selection_flops(make_method(name, options), planned, shape, tower)
     if name == "sparsevlm_v1" or options.get("mode") == "union":  # counts that depend on the image
         assert set(expected) == set(items)

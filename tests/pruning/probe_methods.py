@@ -65,4 +65,10 @@ class HandSignals(Signals):
     def _refused(self) -> Any:
         raise NotImplementedError
 
-    previous_states = layer_keys = module_io = layout = vision = question_text = generator = property(_refused)
+    def layer_run(self, rows: Any = "visual") -> Any:
+        raise NotImplementedError
+
+    def final_norm(self, states: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    rotation = layout = vision = question_text = generator = property(_refused)

@@ -115,7 +115,7 @@ def test_executed_rows_are_the_plan(text: str, family: str) -> None:
         if "swiftvlm" not in text:
             assert set(after.kept_indices) <= set(before.kept_indices), "original indices"
     if family == "llava":  # the work of a plan is the work that was done
-        question = trace.question
+        question = trace.num_question
         planned = planned_work(trace.plan, trace.num_text, question, tower)
         executed = executed_work(trace, tower)
         assert selection_flops(method, planned, shape, tower) == selection_flops(method, executed, shape, tower)

@@ -15,6 +15,7 @@ from torch import Tensor
 from swiftvlm_eval import prune
 from swiftvlm_eval.models.tower_rows import TowerPoint, TowerRows
 from swiftvlm_eval.pruning.contract import RowEdit, Signals
+from swiftvlm_eval.pruning.schedule import Stage
 from swiftvlm_eval.pruning.words import Need, PositionRule
 
 Edit = Callable[[TowerRows, TowerPoint], TowerRows]
@@ -34,10 +35,10 @@ class TowerProbe(Probe):
         signals.vision.in_order([rows.states[1:] for rows in signals.vision.edited or ()])
     )
     boundary: int = 0
-    asked: list[float | None] = field(default_factory=list)
+    asked: list[tuple[int, int, int]] = field(default_factory=list)
 
-    def edit_tower(self, rows: TowerRows, point: TowerPoint, budget: float | None) -> TowerRows:
-        self.asked.append(budget)
+    def edit_tower(self, rows: TowerRows, point: TowerPoint, stage: Stage) -> TowerRows:
+        self.asked.append((point.tile, point.tiles, stage.kept))
         return self.edit(rows, point)
 
 
@@ -180,7 +181,7 @@ def test_prefill_and_generation_equal_the_tower_by_hand(kind: str, family: str, 
     tokens = answer.sequences[0, inputs["input_ids"].shape[1] :].tolist()
     expected = stock_logits(model, inputs, torch.cat(parts), tokens[:-1])
     torch.testing.assert_close(torch.stack([step[0] for step in answer.logits]), expected, atol=2e-4, rtol=2e-4)
-    assert set(method.asked) == {0.4}
+    assert set(method.asked) == {(tile, len(parts), method.kept) for tile in range(len(parts))}
 
 
 def test_sizes_weigh_attention() -> None:
@@ -244,14 +245,21 @@ def test_what_an_edit_may_not_do_is_refused() -> None:
         run(lambda rows, point: TowerRows(rows.states.repeat(2, 1), rows.sizes.repeat(2)))
     with pytest.raises(ValueError, match=r"with sizes \[37\] .*with a size each"):
         run(lambda rows, point: TowerRows(rows.states[:3], rows.sizes))
-    with pytest.raises(RuntimeError, match="no stage at boundary 0 to take them"):
-        run(merge_pairs, boundary=3)
     with pytest.raises(RuntimeError, match="queries and keys are shown to the edit alone"):
         run(merge_pairs, act=lambda signals: signals.vision.cls_attention)
     with pytest.raises(NotImplementedError, match="probe does not edit rows inside the tower"):
-        with prune(model, type("Bare", (Probe,), {"needs": TowerProbe.needs})(act=lambda signals: None)):
+        with prune(model, type("Bare", (Probe,), {"needs": TowerProbe.needs})(act=lambda signals: None, boundary=0)):
             model(**inputs)
     assert not any("forward" in vars(layer) for layer in model.model.vision_tower.encoder.layers)
+
+
+def test_without_a_stage_at_the_decoders_input_nothing_is_edited() -> None:
+    model, processor = tiny_llava(grid=6, layers=8)
+    method = TowerProbe(edit=merge_pairs, act=lambda signals: signals.keep_all(), boundary=3)
+    with prune(model, method) as session:
+        generate(model, make_inputs(processor, make_image(150, 110, seed=3)))
+    assert method.asked == []
+    assert session.traces[0].rows_per_layer[0] == 36
 
 
 def test_what_an_edit_leaves_is_handed_on_to_the_decoder() -> None:

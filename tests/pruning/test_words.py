@@ -32,7 +32,7 @@ def seen(model: Any, inputs: Any, read: Any, **options: Any) -> Any:
 
 def test_layer_keys_are_those_of_the_stock_cache() -> None:
     model, inputs, visual = prepared(kv_heads=2)
-    ours = seen(model, inputs, lambda signals: signals.layer_keys, needs=["layer_keys"])
+    ours = seen(model, inputs, lambda signals: signals.layer_run().keys, needs=["layer_keys"])
     with torch.no_grad():
         cache = model(**inputs, use_cache=True).past_key_values
     torch.testing.assert_close(ours, cache.layers[2].keys[0][:, visual])
@@ -40,7 +40,7 @@ def test_layer_keys_are_those_of_the_stock_cache() -> None:
 
 def test_module_rows_are_those_of_the_stock_modules() -> None:
     model, inputs, visual = prepared()
-    ours = seen(model, inputs, lambda signals: signals.module_io, needs=["module_io"])
+    ours = seen(model, inputs, lambda signals: signals.layer_run().modules, needs=["module_io"])
     rows: dict[str, torch.Tensor] = {}
     layer = model.model.language_model.layers[2]
 
@@ -60,7 +60,7 @@ def test_module_rows_are_those_of_the_stock_modules() -> None:
     for name, whole in rows.items():
         torch.testing.assert_close(getattr(ours, name), whole[0, visual])
     with pytest.raises(RuntimeError, match="declare the need module_io"):
-        seen(model, inputs, lambda signals: signals.module_io)
+        seen(model, inputs, lambda signals: signals.layer_run().modules)
 
 
 @pytest.mark.parametrize("scope", ["all", "visual"])

@@ -70,8 +70,8 @@ class SparseVLM(RatedByQuestion, PruningMethod):
         def of_stage(stage: StageWork) -> Work:
             if stage.kept >= stage.live:
                 return Work()
-            rating = Work(rating=prompt.question * stage.live)
-            return prompt.attention(stage, queries=prompt.question) + rating + recycling(stage.live - stage.kept)
+            rating = Work(rating=prompt.num_question * stage.live)
+            return prompt.attention(stage, queries=prompt.num_question) + rating + recycling(stage.live - stage.kept)
 
         return prompt.raters + prompt.over_stages(of_stage)
 

@@ -54,7 +54,7 @@ class SparseVLMPlus(RatedByQuestion, PruningMethod):
         """The raters; then the question's attention, and what position alone would give."""
 
         def of_stage(stage: StageWork) -> Work:
-            pairs = prompt.question * stage.live
-            return prompt.attention(stage, queries=prompt.question) + Work(position_similarity=pairs)
+            pairs = prompt.num_question * stage.live
+            return prompt.attention(stage, queries=prompt.num_question) + Work(position_similarity=pairs)
 
         return prompt.raters + prompt.over_stages(of_stage)

@@ -93,7 +93,7 @@ class SparseVLMv1(RatedByQuestion, PruningMethod):
         """The raters; then their attention (a plan expects every question row to rate), and the recycling."""
 
         def of_stage(stage: StageWork) -> Work:
-            raters = prompt.question if stage.asked is None else stage.asked
+            raters = prompt.num_question if stage.asked is None else stage.asked
             pruned = stage.live - stage.kept
             return prompt.attention(stage, queries=raters) + (recycling(pruned) if pruned > 0 else Work())
 

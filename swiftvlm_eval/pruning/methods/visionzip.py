@@ -13,26 +13,17 @@ Decisions: the number of dominant tokens counts CLS, as in the code; contextual 
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from swiftvlm_eval.pruning.budget import BudgetError, Curve
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.merging import merge_into_targets
 from swiftvlm_eval.pruning.scores import rows_where, top_k
+from swiftvlm_eval.pruning.tiles import TileRows, assemble, spread
 from swiftvlm_eval.pruning.words import PositionRule
 from swiftvlm_eval.pruning.work import PromptWork, Work
-
-
-class Zipped(NamedTuple):
-    """One tile: kept patches [k] and features of CLS [1, D], patches [k, D] and contextual tokens [C, D]."""
-
-    patches: Tensor
-    cls: Tensor
-    kept: Tensor
-    contextual: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,31 +55,14 @@ class VisionZip(PruningMethod):
             return signals.keep_all()
         if stage.kept < layout.num_tiles:
             raise BudgetError(f"{stage.kept} dominant tokens: CLS of {layout.num_tiles} encoder inputs needs one each")
-        share = [divmod(count, layout.num_tiles) for count in (stage.kept, stage.merged)]
-        zipped = [
-            self._zip(signals, tile, *(each + (tile < rest) for each, rest in share))
-            for tile in range(layout.num_tiles)
-        ]
-        place = torch.full((layout.num_tiles, layout.side**2), -1)
-        shown = ~layout.newline
-        place[layout.tile[shown], layout.patch[shown]] = shown.nonzero()[:, 0]
-        rows, index, places, first = [], [], [], 0
-        for number, tiles in enumerate(layout.tiles_per_image):
-            own = self._assemble(zipped[first : first + tiles], layout.tilings[number], layout.side)
-            start = int((layout.image == number).nonzero()[0, 0])
-            for tile, patch, features in own:
-                rows.append(features)
-                known = place.to(patch.device)[first + tile, patch] if len(patch) else patch
-                index.append(known if len(patch) else patch.new_full((len(features),), -1))
-                places.append(signals.places[start].expand(len(features)))
-            first += tiles
-        return RowEdit(signals.vision.project(torch.cat(rows)), torch.cat(index), torch.cat(places))
+        shares = zip(*(spread(count, layout.num_tiles) for count in (stage.kept, stage.merged)), strict=True)
+        return assemble(signals, [self._zip(signals, tile, *share) for tile, share in enumerate(shares)])
 
     def work(self, prompt: PromptWork) -> Work:
         """CLS attention with keys projected anew, the merging, and the projector on what is left."""
         return prompt.over_stages(lambda at: prompt.tower_merging(at.stage.kept, at.stage.merged))
 
-    def _zip(self, signals: Signals, tile: int, dominant: int, contextual: int) -> Zipped:
+    def _zip(self, signals: Signals, tile: int, dominant: int, contextual: int) -> TileRows:
         features, keys = signals.vision.features[tile], signals.vision.keys[tile]
         if dominant + contextual > len(features):
             raise BudgetError(f"{dominant} + {contextual} tokens of an encoder input: it has {len(features)}")
@@ -97,23 +71,4 @@ class VisionZip(PruningMethod):
         unchosen[0] = False  # CLS
         rest = rows_where(unchosen.index_fill(0, best + 1, False), len(features) - 1 - len(best))
         merged = merge_into_targets(features[rest], keys[:, rest].mean(dim=0), contextual)
-        return Zipped(best, features[:1], features[1:][best], merged)
-
-    def _assemble(
-        self, zipped: list[Zipped], tiling: tuple[int, int] | None, side: int
-    ) -> list[tuple[Tensor | int, Tensor, Tensor]]:
-        """(tile, patches, features) in sequence order; no patches for CLS and contextual tokens."""
-        base, none = zipped[0], zipped[0].patches[:0]
-        parts: list[tuple[Tensor | int, Tensor, Tensor]] = [(0, none, base.cls), (0, base.patches, base.kept)]
-        parts.append((0, none, base.contextual))
-        if tiling is None:
-            return parts
-        tile = torch.cat([torch.full_like(part.patches, number) for number, part in enumerate(zipped[1:])])
-        patch = torch.cat([part.patches for part in zipped[1:]])
-        raster = (
-            ((tile // tiling[1]) * side + patch // side) * tiling[1] * side + tile % tiling[1] * side + patch % side
-        )
-        order = raster.argsort(dim=0)
-        parts.append((tile[order] + 1, patch[order], torch.cat([part.kept for part in zipped[1:]])[order]))
-        parts += [(0, none, part.cls) for part in zipped[1:]]
-        return parts + [(0, none, part.contextual) for part in zipped[1:]]
+        return TileRows(best, features[1:][best], before=features[:1], after=merged)
