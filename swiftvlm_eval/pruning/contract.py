@@ -1,8 +1,8 @@
 """The contract between a pruning method and the engine.
 
-A method is a frozen dataclass of its paper's hyper-parameters. It declares as data where it acts, how many rows stay
-and what it needs to see; it selects, from what one sample shows at one boundary, the new visual rows. It never sees
-the model, a cache, a mask or another sample. What must survive between two stages travels in `RowEdit.carry`.
+A method is a frozen dataclass of hyper-parameters. It declares as data where it acts, how many rows stay and what it
+needs to see; it selects, from what one sample shows at one boundary, the new visual rows. It never sees the model, a
+cache, a mask or another sample. What must survive between two stages travels in `RowEdit.carry`.
 
 Boundary b means: b decoder layers have run; 0 is the decoder's input. *Tokens* are the N visual tokens of the prompt,
 *rows* what a layer sees. A row has an *index* (0..N-1, its token; -1 if it stands for several) and a *place* in the
@@ -10,7 +10,6 @@ sequence; position ids are the engine's.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -144,13 +143,6 @@ class Signals(ABC):
             return edit
         return edit.with_merged_rows(appended, self.places[-1:].expand(len(appended)) + 0.5, carry)
 
-    def instead(self, images: Sequence[Tensor]) -> "RowEdit":
-        """The edit that puts other rows, [n, hidden_size] for each image, in the place where the image begins."""
-        starts = [int((self.layout.image == number).nonzero()[0, 0]) for number in range(len(images))]
-        places = [self.places[start].expand(len(rows)) for start, rows in zip(starts, images, strict=True)]
-        states = torch.cat([*images])
-        return RowEdit(states, self.index.new_full((len(states),), -1), torch.cat(places))
-
     def keep_all(self, carry: Any = None) -> "RowEdit":
         """The edit that changes nothing."""
         return RowEdit(self.states, self.index, self.places, carry)
@@ -199,6 +191,7 @@ class PruningMethod(Scheduled, ABC):
         name: registered name, that of the file.
         title: as the paper writes it.
         source: arXiv id, or `baseline`.
+        code: the authors' repository and its licence.
         summary: one line for tables.
         position_rule: `keep` or `compact`.
         needs: words for what it sees beyond rows, attention and layout; a family that lacks one is refused.
@@ -209,6 +202,7 @@ class PruningMethod(Scheduled, ABC):
     title: ClassVar[str]
     source: ClassVar[str]
     summary: ClassVar[str]
+    code: ClassVar[str] = "none known"
     position_rule: ClassVar[PositionRule] = "keep"
     needs: ClassVar[frozenset[Need]] = frozenset()
     draws: ClassVar[bool] = False

@@ -79,6 +79,14 @@ def keep_patches(signals: Signals, patches: Sequence[Tensor]) -> RowEdit:
     return assemble(signals, [TileRows(own, features[tile][own]) for tile, own in enumerate(patches)])
 
 
+def instead(signals: Signals, images: Sequence[Tensor]) -> RowEdit:
+    """The edit that puts rows of no patch, [n, hidden_size] for each image, in the place where the image begins."""
+    starts = [int((signals.layout.image == number).nonzero()[0, 0]) for number in range(len(images))]
+    places = [signals.places[start].expand(len(rows)) for start, rows in zip(starts, images, strict=True)]
+    states = torch.cat([*images])
+    return RowEdit(states, signals.index.new_full((len(states),), -1), torch.cat(places))
+
+
 def assemble(signals: Signals, tiles: Sequence[TileRows], projected: bool = False) -> RowEdit:
     """The edit that puts the rows of all tiles into the decoder, image by image.
 

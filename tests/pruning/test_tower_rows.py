@@ -16,6 +16,7 @@ from swiftvlm_eval import prune
 from swiftvlm_eval.models.tower_rows import TowerPoint, TowerRows
 from swiftvlm_eval.pruning.contract import RowEdit, Signals
 from swiftvlm_eval.pruning.schedule import Stage
+from swiftvlm_eval.pruning.tiles import instead
 from swiftvlm_eval.pruning.words import Need, PositionRule
 
 Edit = Callable[[TowerRows, TowerPoint], TowerRows]
@@ -31,8 +32,8 @@ class TowerProbe(Probe):
     needs: ClassVar[frozenset[Need]] = frozenset({"tower_rows"})
 
     edit: Edit
-    act: Callable[[Signals], RowEdit] = lambda signals: signals.instead(
-        signals.vision.in_order([rows.states[1:] for rows in signals.vision.edited or ()])
+    act: Callable[[Signals], RowEdit] = lambda signals: instead(
+        signals, signals.vision.in_order([rows.states[1:] for rows in signals.vision.edited or ()])
     )
     boundary: int = 0
     asked: list[tuple[int, int, int]] = field(default_factory=list)
@@ -269,7 +270,7 @@ def test_what_an_edit_leaves_is_handed_on_to_the_decoder() -> None:
     def act(signals: Signals) -> RowEdit:
         edited = signals.vision.edited or ()
         carried.extend((rows.carry, float(rows.sizes.sum())) for rows in edited)
-        return signals.instead(signals.vision.in_order([rows.states[1:] for rows in edited]))
+        return instead(signals, signals.vision.in_order([rows.states[1:] for rows in edited]))
 
     with prune(model, TowerProbe(edit=merge_pairs, act=act)), torch.no_grad():
         model(**make_inputs(processor, make_image(150, 110, seed=3)))

@@ -20,6 +20,7 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.schedule import Plan, Stage
+from swiftvlm_eval.pruning.tiles import instead
 from swiftvlm_eval.pruning.words import PositionRule
 from swiftvlm_eval.pruning.work import PromptWork, StageWork, Work
 
@@ -90,7 +91,7 @@ class Downsample(PruningMethod):
             grid = self.side_for(side, signals.stage.budget)
             square = features.unflatten(1, (side, side)).permute(0, 3, 1, 2).float()
             features = adaptive_avg_pool2d(square, grid).flatten(2).transpose(1, 2).to(features.dtype)
-        return signals.instead(signals.vision.pack(signals.vision.project(features)))
+        return instead(signals, signals.vision.pack(signals.vision.project(features)))
 
     def work(self, prompt: PromptWork) -> Work:
         """The projector on the smaller grids; what a smaller image saves in the tower is not counted."""
