@@ -113,6 +113,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runs": set(),
     "models": {"demo"},
     "pruning": {"models"},
+    "testing": {"models", "pruning"},
     "efficiency": {"models", "pruning"},
     "results": {"runs"},
     "leaderboard": {"results"},

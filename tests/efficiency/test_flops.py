@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tiny_models import make_image, make_inputs, tiny_llava
 from torch.utils.flop_counter import FlopCounterMode
 
 from swiftvlm_eval import make_method, prune
 from swiftvlm_eval.efficiency.flops import layer_flops, prefill_flops
 from swiftvlm_eval.efficiency.table import flops_rows, parse_shape
 from swiftvlm_eval.models.shape import LLAVA_7B, DecoderShape
+from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava
 
 # arXiv 2602.03134, table 1, TFLOPs at budgets 192 and 128
 PAPER = {

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from reference.declared import oracle_of
-from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 from torch.utils.flop_counter import FlopCounterMode
 
 from swiftvlm_eval import make_method, method_names, prune
@@ -16,6 +15,7 @@ from swiftvlm_eval.efficiency.table import flops_rows
 from swiftvlm_eval.models.shape import CLIP_L, LLAVA_7B, DecoderShape, TowerShape
 from swiftvlm_eval.pruning.uniform import expected_union
 from swiftvlm_eval.pruning.work import Work
+from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 CASES: list[tuple[str, dict[str, Any]]] = [(name, dict(oracle_of(name).scale)) for name in method_names()] + [
     ("fastv", {"scope": "visual"}),

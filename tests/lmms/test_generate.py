@@ -17,11 +17,11 @@ from lmms.tiny_runs import (
     visuals,
 )
 from PIL import Image
-from tiny_models import make_image
 
 from swiftvlm_eval.lmms import reporting
 from swiftvlm_eval.lmms.answering import cut_at, generation_arguments
 from swiftvlm_eval.runs.report import RunDescription
+from swiftvlm_eval.testing.tiny_models import make_image
 
 SHORT = {"max_new_tokens": 6}
 RUN_KEYS = {

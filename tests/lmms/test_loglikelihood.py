@@ -7,10 +7,10 @@ import pytest
 import torch
 from lmms.tiny_runs import SYSTEM, checkpoint, evaluate, make_model, make_requests, score_request, squared
 from lmms_eval.tasks import TaskManager
-from tiny_models import make_image
 from torch.nn.functional import log_softmax
 
 from swiftvlm_eval.lmms.answering import Answering
+from swiftvlm_eval.testing.tiny_models import make_image
 
 SIZE = (70, 50)
 

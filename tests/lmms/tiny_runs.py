@@ -10,11 +10,11 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 from PIL import Image
 from tiny_checkpoint import in_memory
-from tiny_models import make_image
 
 from swiftvlm_eval import plugin
 from swiftvlm_eval.lmms.model import PrunedModel, model_class
 from swiftvlm_eval.models.checkpoint import Checkpoint
+from swiftvlm_eval.testing.tiny_models import make_image
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "

@@ -8,9 +8,9 @@ import huggingface_hub
 import pytest
 import torch
 from tiny_checkpoint import save
-from tiny_models import make_image, tiny_llava
 
 from swiftvlm_eval.models.checkpoint import CheckpointError, load_checkpoint, resolve_device, resolve_dtype
+from swiftvlm_eval.testing.tiny_models import make_image, tiny_llava
 
 
 @pytest.fixture(scope="module")

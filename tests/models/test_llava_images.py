@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 from tiny_checkpoint import in_memory, save
-from tiny_models import make_image
 from transformers import LlavaImageProcessorPil
 
 from swiftvlm_eval.models import images as module
 from swiftvlm_eval.models.checkpoint import load_checkpoint
 from swiftvlm_eval.models.images import LARGEST_SIDE, image_digest, pad_to_square
+from swiftvlm_eval.testing.tiny_models import make_image
 
 SIZES = [(64, 48), (48, 64), (50, 50), (33, 61), (61, 33), (61, 34), (1, 57), (200, 3)]
 SIDE = 56  # pixels of the tiny tower

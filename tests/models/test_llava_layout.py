@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 from tiny_checkpoint import in_memory
-from tiny_models import make_image, tiny_llava, tiny_llava_next
 from torch import nn
 
 from swiftvlm_eval.models.adapter import UnsupportedModelError, adapter_for
 from swiftvlm_eval.models.llava_next import LlavaNextAdapter
+from swiftvlm_eval.testing.tiny_models import make_image, tiny_llava, tiny_llava_next
 
 # (width, height), tiles (rows, columns), fine view without newlines (rows, columns), visual tokens
 COUNTS = [

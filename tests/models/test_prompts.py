@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 from tiny_checkpoint import in_memory
-from tiny_models import make_image, tiny_llava
 from tokenizers import Tokenizer, models, normalizers
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
 from swiftvlm_eval.models.prompts import continuation_ids, prompt_ids, vicuna_v1
+from swiftvlm_eval.testing.tiny_models import make_image, tiny_llava
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "

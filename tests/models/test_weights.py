@@ -13,9 +13,9 @@ from demo_model.evaluation import evaluate
 from loguru import logger
 from safetensors.torch import load_file, save_file
 from tiny_checkpoint import save
-from tiny_models import tiny_llava
 
 from swiftvlm_eval.models.checkpoint import CheckpointError, load_checkpoint
+from swiftvlm_eval.testing.tiny_models import tiny_llava
 
 Weights = dict[str, torch.Tensor]
 

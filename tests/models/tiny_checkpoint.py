@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from tiny_models import tiny_llava, tiny_llava_next
 from transformers import CLIPImageProcessor
 
 from swiftvlm_eval.models.checkpoint import Checkpoint
+from swiftvlm_eval.testing.tiny_models import tiny_llava, tiny_llava_next
 
 
 def in_memory(family: str = "llava", name: str = "tiny", **sizes: Any) -> Checkpoint:

@@ -3,10 +3,10 @@
 from typing import Any
 
 import torch
-from greedy import generate
 from reference.declared import Case
 
 from swiftvlm_eval import make_method, prune
+from swiftvlm_eval.testing.greedy import generate
 
 
 def check(model: Any, inputs: Any, name: str, case: Case) -> None:

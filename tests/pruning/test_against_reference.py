@@ -8,9 +8,9 @@ Each oracle declares its method and cases itself (`reference.declared`).
 import pytest
 from against_oracle import check
 from reference.declared import oracle_of, oracles
-from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 from swiftvlm_eval import method_names
+from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 CASES = [(name, case) for name, oracle in oracles().items() for case in oracle.cases]
 

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from greedy import generate
-from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 from swiftvlm_eval import make_method, prune
 from swiftvlm_eval.efficiency.selection import executed_work, planned_work, selection_flops
 from swiftvlm_eval.pruning.budget import BudgetError
 from swiftvlm_eval.sweep import make_grid, parse_methods
+from swiftvlm_eval.testing.greedy import generate
+from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 
 def runs(text: str, num_visual: int = 576, layers: int = 32, budget: float | None = None) -> list[tuple[int, int]]:

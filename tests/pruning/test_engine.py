@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 import torch
-from greedy import generate
 from probe_methods import HandSignals
 from reference.declared import oracle_of
-from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 from transformers import StaticCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from swiftvlm_eval import make_method, method_names, prune
 from swiftvlm_eval.pruning.contract import PruningMethod, Signals
 from swiftvlm_eval.pruning.schedule import Plan, Stage
+from swiftvlm_eval.testing.greedy import generate
+from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 
 def build(name: str) -> PruningMethod:

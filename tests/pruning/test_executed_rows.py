@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.declared import oracle_of
-from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 from swiftvlm_eval import make_method, method_names, prune
 from swiftvlm_eval.pruning.budget import BudgetError
+from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 
 def is_exact(name: str) -> bool:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from reference.declared import oracle_of, oracles
 from reference.options import LAYERS, Answer, Changes, N, Refused, Unused
-from tiny_models import make_image, make_inputs, tiny_llava
 
 from swiftvlm_eval import make_method, method_names, prune
 from swiftvlm_eval.pruning.budget import BudgetError
+from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava
 
 CASES = [(name, option) for name, oracle in oracles().items() for option in oracle.options]
 

@@ -6,10 +6,8 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from greedy import generate
 from probe_methods import Probe
 from reference.vision import start_state, tiles
-from tiny_models import SYSTEM, make_image, make_inputs, tiny_llava, tiny_llava_next
 from torch import Tensor
 
 from swiftvlm_eval import prune
@@ -18,6 +16,8 @@ from swiftvlm_eval.pruning.contract import RowEdit, Signals
 from swiftvlm_eval.pruning.schedule import Stage
 from swiftvlm_eval.pruning.tiles import instead
 from swiftvlm_eval.pruning.words import Need, PositionRule
+from swiftvlm_eval.testing.greedy import generate
+from swiftvlm_eval.testing.tiny_models import SYSTEM, make_image, make_inputs, tiny_llava, tiny_llava_next
 
 Edit = Callable[[TowerRows, TowerPoint], TowerRows]
 MERGED = 5  # pairs merged in every layer

@@ -46,6 +46,7 @@ class MethodOracle:
         options: name of each option -> what setting it does.
         scale: options without which the method knows few budgets only; other tests build it with them.
         made: (rows dropped, merged rows planned, options, whether the last stage) -> rows that the stage makes.
+        raster: whether kept tokens stay in the order of the image.
         returns: options -> whether dropped tokens may come back at a later stage.
     """
 
@@ -56,6 +57,7 @@ class MethodOracle:
     options: Mapping[str, OptionCase]
     scale: Mapping[str, Any] = field(default_factory=dict)
     made: Callable[[int, int, Mapping[str, Any], bool], int] = makes_nothing
+    raster: bool = True
     returns: Callable[[Mapping[str, Any]], bool] = lambda options: False
 
 

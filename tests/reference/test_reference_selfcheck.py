@@ -23,9 +23,10 @@ from reference.sparsevlm import (
 from reference.swiftvlm import Options, Stages, anchor_positions, group_by_cosine, swiftvlm
 from reference.vision import best_tiling, clip_layers, pack, start_state, tiles, visual_tokens
 from reference.visionzip import target_places, visionzip
-from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 from torch import Tensor, nn
 from transformers import DynamicCache
+
+from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 TOLERANCE = 1e-4
 CASES = {
