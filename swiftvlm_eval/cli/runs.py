@@ -113,18 +113,14 @@ def run_sweep(
         documents = processes.one_after_the_other(lambda: Documents(tasks))
     from swiftvlm_eval.models.checkpoint import load_checkpoint
     from swiftvlm_eval.models.families import visual_tokens_per_image
-    from swiftvlm_eval.pruning.budget import parse_budget
-
-    def check_budgets(config: Any) -> None:
-        """What a count means depends on the model."""
-        for text in budgets:
-            parse_budget(text, visual_tokens_per_image(config))
 
     with console.status(f"loading {escape(model)}"):
         checkpoint = load_checkpoint(
-            model, device=processes.device_for(device), before_weights=check_budgets, **loading
+            model,
+            device=processes.device_for(device),
+            before_weights=lambda config: say_budgets(budgets, visual_tokens_per_image(config)),
+            **loading,
         )
-    say_budgets(budgets, visual_tokens_per_image(checkpoint.model.config))
     sweep = Sweep(checkpoint, documents, out, batch_size=batch_size, limit=limit, processes=processes)
     outcomes = []
     for number, outcome in enumerate(sweep.run(grid), start=1):
@@ -137,7 +133,11 @@ def run_sweep(
 
 
 def say_budgets(typed: Sequence[str], visual_tokens: int | None) -> None:
-    """Prints once what each budget stands for on this model; the whole needs no words."""
+    """Prints once what each budget stands for on this model; the whole needs no words.
+
+    Raises:
+        BudgetError: a count, where the images of the model have other numbers of visual tokens.
+    """
     from swiftvlm_eval.pruning.budget import budget_in_words, parse_budget
 
     for text in typed:

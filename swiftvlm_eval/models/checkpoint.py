@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 from swiftvlm_eval.demo import checkpoint_path
 from swiftvlm_eval.models.adapter import FamilyAdapter, adapter_for
 from swiftvlm_eval.models.attention import KERNELS
-from swiftvlm_eval.models.families import FAMILIES, UnknownFamilyError, family_of
+from swiftvlm_eval.models.families import UnknownFamilyError, family_of
 from swiftvlm_eval.models.images import ImageMode, check_sliver, pad_to_square
 from swiftvlm_eval.models.prompts import IMAGE_PLACEHOLDER, prompt_ids
 from swiftvlm_eval.models.weights import CheckpointError, first_line, read_weights
@@ -174,6 +174,24 @@ def source_of(pretrained: str) -> str:
     return str(checkpoint_path()) if pretrained == "demo" else pretrained
 
 
+def _readable(pretrained: str) -> str:
+    """What transformers is given: an existing folder, or a hub id.
+
+    Raises:
+        CheckpointError: written as a folder, but none with a config.
+    """
+    source = source_of(pretrained)
+    if not source.startswith((".", "/", "~")):
+        return source
+    folder = Path(source).expanduser()
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"pretrained={pretrained!r}: no folder with a config.json; allowed are a checkpoint's folder, a hub id, "
+            "or 'demo' for the embedded model"
+        )
+    return str(folder)
+
+
 def load_checkpoint(
     pretrained: str,
     *,
@@ -205,14 +223,7 @@ def load_checkpoint(
         raise ValueError(f"image_mode={image_mode!r}: allowed are pad, hf_default")
     target = resolve_device(device)
     torch_dtype = resolve_dtype(dtype, target)
-    source = source_of(pretrained)
-    if source.startswith((".", "/", "~")):
-        source = str(Path(source).expanduser())
-        if not (Path(source) / "config.json").is_file():
-            raise CheckpointError(
-                f"pretrained={pretrained!r}: no folder with a config.json; allowed are a checkpoint's folder, a hub "
-                "id, or 'demo' for the embedded model"
-            )
+    source = _readable(pretrained)
     if attn_implementation not in KERNELS:
         raise ValueError(f"attn_implementation={attn_implementation!r}: allowed are {', '.join(KERNELS)}")
     with _explaining(pretrained):
@@ -220,9 +231,7 @@ def load_checkpoint(
     try:
         family_of(config.model_type)
     except UnknownFamilyError as error:
-        raise CheckpointError(
-            f"pretrained={pretrained!r}: model_type={config.model_type!r}; allowed are {', '.join(FAMILIES)}"
-        ) from error
+        raise CheckpointError(f"pretrained={pretrained!r}: {error}") from error
     if before_weights is not None:
         before_weights(config)
     with _explaining(pretrained, attn_implementation):

@@ -128,9 +128,7 @@ class Composed(PruningMethod):
         """Whether the counts of both are given."""
         return _counted(self.first) and _counted(self.then)
 
-    def boundaries(
-        self, num_layers: int, budget: float | None = None, layers: Sequence[int] | None = None
-    ) -> tuple[int, ...]:
+    def boundaries(self, num_layers: int, budget: float | None = None) -> tuple[int, ...]:
         """Those of both.
 
         Raises:
@@ -146,9 +144,7 @@ class Composed(PruningMethod):
 
     # budgets
 
-    def plan(
-        self, num_visual: int, num_layers: int, budget: float | None = None, layers: Sequence[int] | None = None
-    ) -> Plan:
+    def plan(self, num_visual: int, num_layers: int, budget: float | None = None) -> Plan:
         """See `Scheduled.plan`; how the budget is shared is said at the top of this file."""
         self.boundaries(num_layers, budget)
         if budget is None or budget >= 1 or self.counted:

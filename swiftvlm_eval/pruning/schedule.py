@@ -93,22 +93,19 @@ class Scheduled:
     counts: tuple[float, ...] | None = field(default=None)
     schedule: Literal["exact", "paper"] = field(default="exact")
 
-    def plan(
-        self, num_visual: int, num_layers: int, budget: float | None = None, layers: Sequence[int] | None = None
-    ) -> Plan:
+    def plan(self, num_visual: int, num_layers: int, budget: float | None = None) -> Plan:
         """Turns a budget into stages.
 
         Args:
             num_visual: N of the sample.
             num_layers: decoder layers.
             budget: share of N; None or 1 keeps everything unless `counts` say otherwise.
-            layers: the checkpoint's pruning boundaries, used where the method has no `layers` of its own.
 
         Raises:
             BudgetError: no schedule meets the budget; the message gives the feasible range.
             ValueError: options that do not fit the model.
         """
-        boundaries = self.boundaries(num_layers, budget, layers)
+        boundaries = self.boundaries(num_layers, budget)
         counts = self.stage_counts(num_visual, num_layers, budget, boundaries)
         if not self.adaptive:
             self.check_rows(counts, num_visual)
@@ -165,11 +162,9 @@ class Scheduled:
         """Whether the executed count depends on the input."""
         return False
 
-    def boundaries(
-        self, num_layers: int, budget: float | None = None, layers: Sequence[int] | None = None
-    ) -> tuple[int, ...]:
+    def boundaries(self, num_layers: int, budget: float | None = None) -> tuple[int, ...]:
         """The pruning boundaries for a decoder of that depth."""
-        chosen = self.layers or layers or scale_boundaries(self.layers_for(budget), num_layers)
+        chosen = self.layers or scale_boundaries(self.layers_for(budget), num_layers)
         expected = len(self.layers_for(budget))
         if len(chosen) != expected:
             raise ValueError(f"layers={list(chosen)}: {self.name} has {expected} stages")

@@ -81,7 +81,7 @@ def test_a_hub_id_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_another_kind_of_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
-    with pytest.raises(CheckpointError, match="model_type='gpt2'; allowed are llava, llava_next"):
+    with pytest.raises(CheckpointError, match="model_type='gpt2': allowed are llava, llava_next"):
         load_checkpoint(str(tmp_path), device="cpu")
 
 

@@ -26,9 +26,7 @@ class Probe(PruningMethod):
     scorer: ScoreLayer | None = None
     kept: int = 0
 
-    def plan(
-        self, num_visual: int, num_layers: int, budget: float | None = None, layers: Sequence[int] | None = None
-    ) -> Plan:
+    def plan(self, num_visual: int, num_layers: int, budget: float | None = None) -> Plan:
         return Plan(num_visual, num_layers, (Stage(self.boundary, self.kept, scored_by=self.scorer, last=True),))
 
     def select(self, signals: Signals) -> RowEdit:

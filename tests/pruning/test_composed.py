@@ -1,5 +1,6 @@
 """Two methods one after the other."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,10 @@ import torch
 
 from swiftvlm_eval import make_method, prune
 from swiftvlm_eval.efficiency.selection import executed_work, planned_work, selection_flops
+from swiftvlm_eval.models.shape import TowerShape
 from swiftvlm_eval.pruning.budget import BudgetError
+from swiftvlm_eval.pruning.schedule import Plan
+from swiftvlm_eval.pruning.work import Work
 from swiftvlm_eval.sweep import make_grid, parse_methods
 from swiftvlm_eval.testing.greedy import generate
 from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
@@ -217,3 +221,20 @@ def test_two_random_methods_draw_apart() -> None:
             found.append(session.traces[0].stages)
     assert found[0][0].kept_indices == found[1][0].kept_indices
     assert len(found[1][1].kept_indices) == 142
+
+
+@pytest.mark.parametrize("parts", [("fastv[layers=2]", "pdrop[layers=4:8:12]"), ("visionzip", "random[layers=9]")])
+def test_the_work_of_a_composition_is_that_of_its_methods_alone(parts: tuple[str, str]) -> None:
+    tower = TowerShape(hidden_size=32, num_heads=4, patches=144)
+    whole = make_method("+".join(parts))
+    plan = whole.plan(144, 16, 0.4)
+    first = [stage for stage in plan.stages if stage.part == 0]
+    found = sum((first[-1].kept, first[-1].merged))
+    own = [replace(stage, part=0) for stage in plan.stages if stage.part == 1]
+    assert first and own
+    alone = [
+        make_method(part).work(planned_work(Plan(count, 16, tuple(stages)), 40, 12, tower))
+        for part, count, stages in zip(parts, (144, found), (first, own), strict=True)
+    ]
+    assert whole.work(planned_work(plan, 40, 12, tower)) == alone[0] + alone[1]
+    assert alone[0] != Work()

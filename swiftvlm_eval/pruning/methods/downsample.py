@@ -10,7 +10,6 @@ the new size, with a newline row after each line; the count depends on the image
 Source: common practice (for example VTC-Bench); there is no single paper.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -56,9 +55,7 @@ class Downsample(PruningMethod):
             raise ValueError(f"grid={self.grid}: allowed are whole numbers from 1 to {side}")
         return self.grid or max(1, round(side * min(budget or 1.0, 1.0) ** 0.5))
 
-    def plan(
-        self, num_visual: int, num_layers: int, budget: float | None = None, layers: Sequence[int] | None = None
-    ) -> Plan:
+    def plan(self, num_visual: int, num_layers: int, budget: float | None = None) -> Plan:
         """One stage before the decoder; exact for one square grid, an expectation otherwise."""
         for option in ("layers", "counts"):
             if getattr(self, option) is not None:

@@ -1,6 +1,5 @@
 """The unpruned model: the reference of every relative figure."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,9 +17,7 @@ class Vanilla(PruningMethod):
     source: ClassVar[str] = "no reduction"
     summary: ClassVar[str] = "all visual tokens in all layers"
 
-    def plan(
-        self, num_visual: int, num_layers: int, budget: float | None = None, layers: Sequence[int] | None = None
-    ) -> Plan:
+    def plan(self, num_visual: int, num_layers: int, budget: float | None = None) -> Plan:
         """A plan without stages.
 
         Raises:

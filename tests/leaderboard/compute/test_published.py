@@ -1,6 +1,7 @@
 import csv
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from fake_runs import description, samples_of, write_run
 
 from swiftvlm_eval.leaderboard.board import Board
 from swiftvlm_eval.leaderboard.build import build, collect, pages
+from swiftvlm_eval.leaderboard.compute.counterparts import _unlike
 from swiftvlm_eval.leaderboard.compute.paper_table import load_published, measures
 from swiftvlm_eval.leaderboard.compute.published import Paper, published_boards
 from swiftvlm_eval.leaderboard.compute.versus import Comparison, compare, versus_csv, versus_page
@@ -328,6 +330,17 @@ def test_what_was_not_recorded_is_not_alike(tmp_path: Path) -> None:
     samples.write_text(samples.read_text().replace('"visual_tokens": 576', '"visual_tokens": null'))
     found = find(compare(whole(1), collect([tmp_path], TABLE)[0]), "fastv", "gqa")
     assert found.unlike == "how many visual tokens ours executed was not recorded"
+
+
+@pytest.mark.parametrize("missing", ["executed_share", "visual_tokens", "budget"])
+def test_each_figure_that_is_missing_makes_a_row_unlike(tmp_path: Path, missing: str) -> None:
+    (board,) = measured(tmp_path)
+    (theirs,) = [row for row in paper(1).rows if row.method == "fastv" and abs((row.budget or 0) - 1 / 3) < 1e-3]
+    (ours,) = [row for row in board.rows if row.method == "fastv"]
+    assert _unlike(theirs, ours, None) is None
+    less = {name: value for name, value in ours.figures.items() if name != missing}
+    without = replace(ours, figures=less, budget=None if missing == "budget" else ours.budget)
+    assert _unlike(theirs, without, None) == "how many visual tokens ours executed was not recorded"
 
 
 def test_the_papers_executed_tokens_count_where_it_states_them(tmp_path: Path) -> None:
