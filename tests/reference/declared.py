@@ -21,11 +21,12 @@ Slow = Callable[..., Run]
 
 @dataclass(frozen=True)
 class Case:
-    """The method with these options at this budget is what `run` computes."""
+    """The method with these options at this budget is what `run` computes; `tiles`: on several encoder inputs, too."""
 
     options: Mapping[str, Any]
     run: Slow
     budget: str | None = None
+    tiles: bool = True
 
 
 def makes_nothing(rest: int, merged: int, options: Mapping[str, Any], last: bool) -> int:
@@ -48,6 +49,7 @@ class MethodOracle:
         made: (rows dropped, merged rows planned, options, whether the last stage) -> rows that the stage makes.
         raster: whether kept tokens stay in the order of the image.
         returns: options -> whether dropped tokens may come back at a later stage.
+        raster: whether kept rows stand in raster order.
     """
 
     method: str
@@ -59,6 +61,7 @@ class MethodOracle:
     made: Callable[[int, int, Mapping[str, Any], bool], int] = makes_nothing
     raster: bool = True
     returns: Callable[[Mapping[str, Any]], bool] = lambda options: False
+    raster: bool = True
 
 
 @cache
