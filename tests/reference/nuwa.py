@@ -7,10 +7,19 @@ from typing import Any, NamedTuple
 
 import torch
 from reference.declared import Case, MethodOracle
-from reference.full_length import Edit, Run, State, keep_visual, run_full_length, top
+from reference.full_length import Edit, Run, State, keep_visual, run_full_length
 from reference.options import Changes, at, keeps, same_start
-from reference.per_tile import class_scores, grid_side, layer_number, middle_stage, nothing, packing_of, spread
-from reference.per_tile import tower_layers, unit
+from reference.per_tile import (
+    class_scores,
+    grid_side,
+    layer_number,
+    middle_stage,
+    nothing,
+    packing_of,
+    spread,
+    tower_layers,
+    unit,
+)
 from reference.vision import Packing, start_state, tiles
 from torch import Tensor
 
