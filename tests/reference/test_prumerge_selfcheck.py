@@ -88,9 +88,10 @@ def test_rows_and_the_one_of_the_rest(family: str) -> None:
     gone = [set(range(len(part.scores))) for part in seen]
     for merged in run.merged:
         gone[merged.members[0]].remove(merged.members[1])
-    rest = sum(
-        seen[tile].scores[patch] * seen[tile].features[patch] for tile in range(len(seen)) for patch in gone[tile]
-    )
+    parts = [
+        part.scores[patch] * part.features[patch] for part, left in zip(seen, gone, strict=True) for patch in left
+    ]
+    rest = torch.stack(parts).sum(dim=0)
     last = max(place for place, row in enumerate(run.rows[0]) if row.kind != "text")
     assert torch.allclose(run.boundaries[0][last], model.model.multi_modal_projector(rest[None])[0], atol=1e-4)
     if family == "llava":

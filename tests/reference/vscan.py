@@ -82,9 +82,9 @@ def vscan(
     patches = grid_side(model) ** 2
     for tile, (pixels, count) in enumerate(zip(shown, spread(counts[0], len(shown)), strict=True)):
         layers = tower_layers(model, pixels)
-        scores = [class_scores(layers[layer], mean=True) for layer in (nearby, number)]
-        record.scores += scores
-        kept = choose(*scores, count) if count < patches else list(range(patches))
+        local, whole = (class_scores(layers[layer], mean=True) for layer in (nearby, number))
+        record.scores += [local, whole]
+        kept = choose(local, whole, count) if count < patches else list(range(patches))
         for members, vector in merge(model.model.multi_modal_projector(layers[number].after[1:]), kept):
             vectors["patch", tile, members[0]] = vector
             record.merged.append(Merged(0, tuple((tile, member) for member in members), vector))
