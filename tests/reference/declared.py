@@ -47,6 +47,8 @@ class MethodOracle:
         scale: options without which the method knows few budgets only; other tests build it with them.
         made: (rows dropped, merged rows planned, options, whether the last stage) -> rows that the stage makes.
         returns: options -> whether dropped tokens may come back at a later stage.
+        raster: whether the rows that stay are in the order of the image.
+        least: fewest rows that a stage keeps.
     """
 
     method: str
@@ -57,6 +59,8 @@ class MethodOracle:
     scale: Mapping[str, Any] = field(default_factory=dict)
     made: Callable[[int, int, Mapping[str, Any], bool], int] = makes_nothing
     returns: Callable[[Mapping[str, Any]], bool] = lambda options: False
+    raster: bool = True
+    least: int = 1
 
 
 @cache

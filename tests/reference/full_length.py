@@ -43,6 +43,11 @@ class State:
         return [place for place, row in enumerate(self.rows) if row.kind != "text"]
 
     @property
+    def question(self) -> list[int]:
+        """Places of the text rows after the last row that is not text."""
+        return list(range(self.visual[-1] + 1, len(self.rows)))
+
+    @property
     def last(self) -> int:
         """Place of the last prompt row, the query of every attention score."""
         return len(self.rows) - 1
@@ -174,6 +179,14 @@ def decoder_layer(decoder: Any, layer: Any, hidden: Tensor, positions: Sequence[
     hidden = hidden + layer.self_attn.o_proj(torch.cat(mixed, dim=1))
     result: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
     return result
+
+
+def key_rows(decoder: Any, layer_number: int, state: State, places: Sequence[int]) -> Tensor:
+    """Rotated keys of the rows that enter a layer, all key heads side by side: (places, key heads * head size)."""
+    layer, places = decoder.layers[layer_number], list(places)
+    keys = split_heads(decoder, layer.self_attn.k_proj(layer.input_layernorm(state.hidden[places])))
+    positions = [state.positions[place] for place in places]
+    return torch.cat([rotate(decoder, key, positions) for key in keys], dim=1)
 
 
 def attention_rows(
