@@ -49,6 +49,7 @@ class MethodOracle:
         returns: options -> whether dropped tokens may come back at a later stage.
         raster: whether the rows that stay are in the order of the image.
         least: fewest rows that a stage keeps.
+        rewrites: whether rows that stay take something of the dropped ones, so that dropping is not hiding.
     """
 
     method: str
@@ -61,6 +62,7 @@ class MethodOracle:
     returns: Callable[[Mapping[str, Any]], bool] = lambda options: False
     raster: bool = True
     least: int = 1
+    rewrites: bool = False
 
 
 @cache
