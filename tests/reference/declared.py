@@ -39,8 +39,8 @@ class MethodOracle:
 
     Attributes:
         method: its name.
-        score_layers: boundary -> 0-based layer whose projections score there, in a 16-layer decoder; empty if the
-            method asks for no attention of the decoder.
+        score_layers: boundary -> 0-based layer whose projections score there, in a 16-layer decoder, None if none
+            does; empty if the method asks for no attention of the decoder.
         cases: name -> options and their slow implementation.
         no_cases: why there are none.
         options: name of each option -> what setting it does.
@@ -53,7 +53,7 @@ class MethodOracle:
     """
 
     method: str
-    score_layers: Mapping[int, int] = field(default_factory=dict)
+    score_layers: Mapping[int, int | None] = field(default_factory=dict)
     cases: Mapping[str, Case] = field(default_factory=dict)
     no_cases: str = ""
     options: Mapping[str, OptionCase]

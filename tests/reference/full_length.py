@@ -162,10 +162,9 @@ def split_heads(decoder: Any, projected: Tensor) -> list[Tensor]:
     return [projected[:, start : start + size] for start in range(0, projected.shape[1], size)]
 
 
-def decoder_layer(decoder: Any, layer: Any, hidden: Tensor, positions: Sequence[float]) -> Tensor:
-    """Run one decoder layer on (rows, hidden size); a row sees itself and the rows before it in the sequence."""
-    rows = hidden.shape[0]
-    normed = layer.input_layernorm(hidden)
+def attention_output(decoder: Any, layer: Any, normed: Tensor, positions: Sequence[float]) -> Tensor:
+    """What the attention of a layer makes of its normalised rows; a row sees itself and the rows before it."""
+    rows = normed.shape[0]
     queries = split_heads(decoder, layer.self_attn.q_proj(normed))
     keys = split_heads(decoder, layer.self_attn.k_proj(normed))
     values = split_heads(decoder, layer.self_attn.v_proj(normed))
@@ -176,7 +175,13 @@ def decoder_layer(decoder: Any, layer: Any, hidden: Tensor, positions: Sequence[
         key, value = keys[head // group], values[head // group]
         logits = rotate(decoder, query, positions) @ rotate(decoder, key, positions).T / query.shape[1] ** 0.5
         mixed.append(torch.softmax(logits.masked_fill(later, float("-inf")), dim=1) @ value)
-    hidden = hidden + layer.self_attn.o_proj(torch.cat(mixed, dim=1))
+    result: Tensor = layer.self_attn.o_proj(torch.cat(mixed, dim=1))
+    return result
+
+
+def decoder_layer(decoder: Any, layer: Any, hidden: Tensor, positions: Sequence[float]) -> Tensor:
+    """Run one decoder layer on (rows, hidden size)."""
+    hidden = hidden + attention_output(decoder, layer, layer.input_layernorm(hidden), positions)
     result: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
     return result
 
