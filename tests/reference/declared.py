@@ -49,6 +49,8 @@ class MethodOracle:
         returns: options -> whether dropped tokens may come back at a later stage.
         raster: whether the rows that stay are in the order of the image.
         least: fewest rows that a stage keeps.
+        forgets_from: first layer whose cache forgets what the first stage drops; None if those of layers that have run
+            stay whole.
         rewrites: whether rows that stay take something of the dropped ones, so that dropping is not hiding.
     """
 
@@ -62,6 +64,7 @@ class MethodOracle:
     returns: Callable[[Mapping[str, Any]], bool] = lambda options: False
     raster: bool = True
     least: int = 1
+    forgets_from: int | None = None
     rewrites: bool = False
 
 
