@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 from reference.apet import apet, errors, farthest_points, join, reduce
-from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
+
+from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,8 @@ from reference.patch_choice import look, run_patches, sequence, spread, tokens_o
 from reference.single_stage import vanilla
 from reference.vision import start_state
 from reference.vispruner import important_and_diverse, thinned, vispruner
-from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
+
+from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 
 def llava(attn: str = "sdpa") -> tuple[Any, Any]:

@@ -13,8 +13,9 @@ from reference.prunesid import Group, prunesid
 from reference.scope import coverage_gains, covering, scope
 from reference.score import score, weighted_centres
 from reference.vision import start_state
-from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 from torch import Tensor
+
+from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 
 def llava() -> tuple[Any, Any]:

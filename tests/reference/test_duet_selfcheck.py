@@ -6,7 +6,8 @@ import pytest
 import torch
 from reference.duet import choose, contextual_row, duet
 from reference.visionzip import visionzip
-from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
+
+from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 FALLING = torch.tensor([0.1, 0.9, 0.3, 0.8, 0.2, 0.7, 0.6, 0.5, 0.4])  # 1 3 5 6 7 8 2 4 0
 

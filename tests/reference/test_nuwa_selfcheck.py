@@ -8,7 +8,8 @@ import torch
 from reference.nuwa import Patches, affinity, candidates, choose, gather, nuwa, spread_views, threshold
 from reference.per_tile import packing_of
 from reference.single_stage import vanilla
-from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
+
+from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 
 @pytest.fixture(autouse=True)

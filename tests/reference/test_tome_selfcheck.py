@@ -7,7 +7,8 @@ import torch
 from reference.per_tile import layer_number, tower_layers
 from reference.tome import Rows, links, merge, merged_tile, schedule, tome
 from reference.vision import tiles
-from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
+
+from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 
 @pytest.fixture(autouse=True)

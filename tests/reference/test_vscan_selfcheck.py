@@ -6,7 +6,8 @@ import pytest
 import torch
 from reference.vision import tiles
 from reference.vscan import choose, merge, vscan, windows
-from tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
+
+from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
 
 
 @pytest.fixture(autouse=True)
