@@ -28,9 +28,9 @@ torch.set_num_threads(1)
 torch.manual_seed(0)
 side = asked["side"]
 config = LlavaConfig(
-    CLIPVisionConfig(hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4,
+    vision_config=CLIPVisionConfig(hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4,
                      image_size=14 * side, patch_size=14),
-    LlamaConfig(vocab_size=1000, hidden_size=asked["hidden"], intermediate_size=asked["hidden"] * 11 // 4,
+    text_config=LlamaConfig(vocab_size=1000, hidden_size=asked["hidden"], intermediate_size=asked["hidden"] * 11 // 4,
                 num_hidden_layers=asked["layers"], num_attention_heads=8, max_position_embeddings=4096),
     image_token_id=999, vision_feature_layer=-2, vision_feature_select_strategy="default")
 model = LlavaForConditionalGeneration(config).eval()

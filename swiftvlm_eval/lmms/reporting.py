@@ -155,6 +155,7 @@ def describe_run(
         method=method.name,
         options=method.options,
         source_sha256=method.source_sha256,
+        caveat=method.caveat,
         budget=budget if method.name != "vanilla" else 1.0,
         schedule=method.schedule,
         pretrained=checkpoint_name(checkpoint.name, in_place=True),

@@ -82,6 +82,11 @@ class Composed(PruningMethod):
         return f"{self.first.name}+{self.then.name}"
 
     @property
+    def caveat(self) -> str:  # type: ignore[override]
+        """Those of both."""
+        return "; ".join(filter(None, (self.first.caveat, self.then.caveat)))
+
+    @property
     def needs(self) -> Any:  # type: ignore[override]
         """The union."""
         return self.first.needs | self.then.needs

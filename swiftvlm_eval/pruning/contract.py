@@ -193,6 +193,7 @@ class PruningMethod(Scheduled, ABC):
         source: arXiv id, or `baseline`.
         code: the authors' repository and its licence.
         summary: one line for tables.
+        caveat: what a reader of its numbers must know; boards show it.
         position_rule: `keep` or `compact`.
         needs: words for what it sees beyond rows, attention and layout; a family that lacks one is refused.
         draws: whether its choice depends on `Signals.generator`.
@@ -203,6 +204,7 @@ class PruningMethod(Scheduled, ABC):
     source: ClassVar[str]
     summary: ClassVar[str]
     code: ClassVar[str] = "none known"
+    caveat: ClassVar[str] = ""
     position_rule: ClassVar[PositionRule] = "keep"
     needs: ClassVar[frozenset[Need]] = frozenset()
     draws: ClassVar[bool] = False

@@ -100,6 +100,7 @@ def _record(
             budget=run.budget,
             schedule=run.schedule,
             source_sha256=run.source_sha256,
+            caveat=run.caveat,
         ),
         settings=settings,
         software=Software(

@@ -76,6 +76,7 @@ class MethodDescription(_Frozen):
         budget: Budget as a share of the visual tokens entering the decoder, in (0, 1].
         schedule: `exact` (the budget is met) or `paper` (published counts of the named budget).
         source_sha256: Of the source file of a method from outside this package; None for a registered one.
+        caveat: What a reader of its numbers must know; empty for most methods.
     """
 
     name: str | None
@@ -83,6 +84,7 @@ class MethodDescription(_Frozen):
     budget: float | None = Field(gt=0, le=1)
     schedule: StrictJson
     source_sha256: str | None = None
+    caveat: str = ""
 
 
 class Settings(_Frozen):

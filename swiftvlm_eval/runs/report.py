@@ -34,6 +34,7 @@ class RunDescription(_Said):
         method: registered name.
         options: every option of the method.
         source_sha256: hash of the source file of a method from outside the package; None for a registered one.
+        caveat: what a reader of its numbers must know; empty for most methods.
         budget: share of the visual tokens entering the decoder, in (0, 1].
         schedule: `exact` (the budget is met) or `paper` (published counts of the named budget).
         pretrained: name of the checkpoint, without folders of the machine.
@@ -56,6 +57,7 @@ class RunDescription(_Said):
     method: str | None = None
     options: dict[str, Any] | None = None
     source_sha256: str | None = None
+    caveat: str = ""
     budget: float | None = None
     schedule: Any = None
     pretrained: str | None = None

@@ -204,6 +204,8 @@ def _figures(parts: Setting, entry: Entry) -> dict[str, float | None]:
 def _row_notes(parts: Setting, entry: Entry) -> tuple[str, ...]:
     notes: list[str] = []
     record, vanilla = entry.record, parts.vanilla
+    if record.method.caveat:
+        notes.append(record.method.caveat)
     for run in entry.runs:
         if run.record.status != "complete":
             notes.append(f"{run.record.status} run: {'; '.join(run.record.status_reasons)}")

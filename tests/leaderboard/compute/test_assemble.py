@@ -237,6 +237,17 @@ def test_other_hardware_is_not_timed_against_vanilla(tmp_path: Path) -> None:
     assert "attention kernel eager (vanilla: sdpa)" in notes
 
 
+def test_what_a_reader_must_know_of_a_method_stands_in_the_notes(tmp_path: Path) -> None:
+    caveat = "formula known at second hand"
+    one_run(tmp_path / "in", "vanilla", RIGHT)
+    one_run(tmp_path / "in", "score", RIGHT, run=description("score", caveat=caveat))
+    one_run(tmp_path / "in", "fastv", RIGHT)
+    board = only_board([tmp_path / "in"])
+    assert caveat in row_of(board, "score").notes
+    assert any(note.endswith(f"score: {caveat}") for note in board.notes)
+    assert not any(caveat in note for name in ("vanilla", "fastv") for note in row_of(board, name).notes)
+
+
 def test_a_budget_that_was_not_met_is_noted(tmp_path: Path) -> None:
     one_run(tmp_path / "in", "vanilla", RIGHT)
     one_run(tmp_path / "in", "fastv", RIGHT, run=description("fastv", planned_mean=180.0))
