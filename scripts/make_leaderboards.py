@@ -22,6 +22,8 @@ README = ROOT.parent / "README.md"
 GROUNDING = "demo_refcoco"
 BEGIN, END = "<!-- made by make leaderboard -->", "<!-- end -->"
 METHODS = "<!-- methods: made by make leaderboard -->"
+SHOWN = 10
+"""Rows of the README's table."""
 
 
 def regenerate(out: Path) -> tuple[list[Path], Board]:
@@ -62,10 +64,11 @@ def _place(label: str, relative: float, low: float | None, high: float | None) -
 
 
 def readme(board: Board) -> str:
-    """The README with its tables: the demo model (largest budget, percent of vanilla), and the methods."""
+    """The README with its tables: the demo model (largest budget, best rows, percent of vanilla), and the methods."""
     vanilla, pruned = board.sections[:2]
     header = ["budget 1/3", *(markdown(benchmark.title) for benchmark in board.benchmarks)]
-    shown = {row.label: figures(board, row, "cost")[: len(board.benchmarks)] for row in pruned.rows}
+    best = pruned.rows[:SHOWN]  # in the board's order, best first
+    shown = {row.label: figures(board, row, "cost")[: len(board.benchmarks)] for row in best}
     scores = figures(board, vanilla.rows[0], "cost")[: len(board.benchmarks)]
     body = [["vanilla, score", *(figure.lines[0] for figure in scores)]]
     body += [
@@ -95,8 +98,9 @@ def _caption(board: Board) -> str:
     earlier = read_facts(CARD.parent)["earlier"]["rows"]
     now = [(row.label, row.cells[GROUNDING].relative) for row in board.sections[1].rows if GROUNDING in row.cells]
     (first, share, *_), (leader, relative, *_) = ordered(earlier)[0], ordered(now)[0]
+    count = len(board.sections[1].rows)
     return (
-        "This model is a test bench and no evidence about LLaVA. Intervals cover documents, not trainings, and the\n"
+        f"The best {min(SHOWN, count)} of {count} rows. This model is a test bench and no evidence about LLaVA. Intervals cover\ndocuments, not trainings, and the\n"
         "order depends on the training run: on an earlier checkpoint\n"
         f"{markdown(first)} led grounding with {share:.1f} % of vanilla, on this one\n"
         f"{markdown(leader)} with {relative:.1f} %; "

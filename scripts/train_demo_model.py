@@ -33,7 +33,7 @@ from swiftvlm_eval.demo.data import generate_split
 
 TEST_IMAGES = 170
 NEXT = """The card's facts are in swiftvlm_eval/demo/card.json. Its page shows the methods on this checkpoint, too:
-  swiftvlm-eval sweep --model demo --methods 'all,fastv[layers=2],random[layers=2]' --budgets 1/3,2/9 \\
+  swiftvlm-eval sweep --model demo --methods 'all,fastv[layers=2],random[layers=2]' --budgets 1/3,2/9,1/9 \\
       --tasks demo --batch-size 16 --out SWEEP
 puts new records under SWEEP/records for leaderboards/demo/records; `make leaderboard` then renders card and boards."""
 console = Console()
@@ -98,6 +98,7 @@ def facts(scores: dict[str, dict[str, float | int]], seed: int, device: torch.de
         "bytes": weights.stat().st_size,
         "scores": scores,
         "history": [],
+        "observed": [],
         "seed": seed,
         "stages": [asdict(stage) for stage in STAGES],
         "earlier": read_facts(checkpoint_path().parent)["earlier"],

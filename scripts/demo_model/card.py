@@ -56,6 +56,7 @@ def render_card(facts: dict[str, Any], tables: dict[str, str], orders: str) -> s
     Args:
         facts: `parameters`, `bytes`, `stages` (name, steps, images, learning_rate), `scores` as given by
             `evaluation.evaluate`, `torch`, `transformers`, `seed`, `hardware` and `minutes` of the training,
+            `observed` (lines of Markdown on what the tables show),
             `history` (sentences on how the run that made the checkpoint differed from the schedule; may be empty),
             `earlier` (`commit` of the records of an earlier checkpoint, its `unpruned` grounding score in percent).
         tables: Markdown tables of what the methods cost this model, by heading.
@@ -71,6 +72,7 @@ def render_card(facts: dict[str, Any], tables: dict[str, str], orders: str) -> s
     ]
     return _TEMPLATE.format(
         orders=orders,
+        observed="\n".join(facts["observed"]),
         earlier_commit=facts["earlier"]["commit"],
         earlier_score=f"{facts['earlier']['unpruned']:.1f} %",
         score=f"{facts['scores']['demo_refcoco']['accuracy']:.1%}".replace("%", " %"),
@@ -147,13 +149,18 @@ intervals, which take questions about one image as independent:
 
 ## What pruning costs it
 
-The whole benchmark at budgets 1/3 and 2/9, in whatever order the methods come out; nothing was tuned for one of them.
+The whole benchmark at budgets 1/3, 2/9 and 1/9, in whatever order the methods come out; nothing was tuned for one of
+them.
 A cell holds the score and, below it, percent of vanilla with its 95 % interval (paired Bayesian bootstrap over images,
 whose ends allow for one event that was not seen). **Bold**: best of the budget; ≈: may still be the best; off budget:
 executed more than half a token more or less than asked, and takes no part. More, with plots, is on
 [the leaderboard](../../leaderboards/demo/demo.md); `make leaderboard` renders both from the committed records.
 
 {tables}
+
+### What these tables show
+
+{observed}
 
 ### The order of the methods depends on the training run
 
