@@ -67,7 +67,7 @@ def methods_command(
 
     swiftvlm-eval methods 'pdrop\[positions=keep]' ./my_method.py:MyMethod --visual-tokens 2880
     """
-    from swiftvlm_eval.pruning.describe import describe
+    from swiftvlm_eval.pruning.describe import describe, outline
     from swiftvlm_eval.pruning.registry import known_names, make_method
 
     try:
@@ -76,7 +76,7 @@ def methods_command(
             raise ValueError(f"{alone}={given[alone]!r}: belongs to the plan of a method; name one")
         with redirect_stdout(sys.stderr):  # whatever code from outside prints
             methods = [make_method(name) for name in only or known_names()]
-            told = [describe(method) for method in methods]
+            told = [describe(method) if only or as_json else outline(method) for method in methods]
             plans = [_plans(method, budgets, visual_tokens, decoder_layers) if only else [] for method in methods]
         text = _json(told, plans if only else None) if as_json else ""
     except (ValueError, TypeError, RuntimeError, OSError, NameError) as error:
@@ -187,7 +187,7 @@ def _tell(method: "PruningMethod", facts: dict[str, Any], plans: Sequence[tuple[
         _heading(own)
         _print_facts(own)
         _print_docstring(part)
-        _print_options(part, own)
+        _print_options(own)
         _print_presets(own)
     for typed, share, plan in plans:
         _print_plan(typed, share, plan, [part.name for part in parts])
@@ -239,9 +239,9 @@ def _print_docstring(method: "PruningMethod") -> None:
             console.print()
 
 
-def _print_options(method: "PruningMethod", facts: dict[str, Any]) -> None:
+def _print_options(facts: dict[str, Any]) -> None:
     """One row an option; what this method was given stands beside the default."""
-    console.print(f"options, written {escape(_plain(facts['name']))}\\[option=value;option=value], lists as 3:10:14")
+    console.print("options, written behind the name as \\[option=value;option=value], layers and counts as 3:10:14")
     changed = any(option["value"] != option["default"] for option in facts["options"])
     table = folding_table("option", "allowed", "default", *(["here"] if changed else []), "meaning")
     for option in facts["options"]:

@@ -191,6 +191,8 @@ def schedules_of(method: PruningMethod) -> list[tuple[int, ...]]:
             refused = error
     if refused is not None and not found:
         raise refused
+    if not found:  # a method with a `plan` of its own may act all the same
+        found = {tuple(stage.boundary for stage in plan.stages): None for plan in _tried_plans(method) if plan.stages}
     return list(found)
 
 
@@ -269,15 +271,13 @@ def lacking(needs: frozenset[str]) -> dict[str, list[str]]:
 # everything
 
 
-def describe(method: PruningMethod) -> dict[str, Any]:
-    """All of the above as plain data for JSON; of methods one after the other with the words of both, and `parts`.
+def outline(method: PruningMethod) -> dict[str, Any]:
+    """What a method is, as plain data; methods one after the other have the words of all.
 
     Raises:
         ValueError: its option `layers` fits no decoder of 32 layers.
     """
-    parts = parts_of(method)
-    single = method if len(parts) == 1 else None
-    schedules = schedules_of(method)
+    parts, schedules = parts_of(method), schedules_of(method)
     return {
         "name": method.name,
         "title": " + ".join(part.title for part in parts),
@@ -286,12 +286,27 @@ def describe(method: PruningMethod) -> dict[str, Any]:
         "summary": "; then ".join(part.summary for part in parts),
         "position_rule": ", then ".join(position_rules(method)),
         "needs": sorted(method.needs),
-        "families": [family for family, missing in lacking(method.needs).items() if not missing],
         "draws": method.draws,
         "adaptive": method.adaptive,
         "merges_rows": merges_rows(method),
         "boundaries": sorted({boundary for boundaries in schedules for boundary in boundaries}),
         "boundaries_by_budget": [list(boundaries) for boundaries in schedules],
+    }
+
+
+def describe(method: PruningMethod) -> dict[str, Any]:
+    """The outline with options, presets and the families that offer what is needed.
+
+    Methods one after the other have these in `parts`, each in a description of its own.
+
+    Raises:
+        ValueError: as `outline`.
+    """
+    parts = parts_of(method)
+    single = method if len(parts) == 1 else None
+    return {
+        **outline(method),
+        "families": [family for family, missing in lacking(method.needs).items() if not missing],
         "options": [vars(option) for option in options_of(single)] if single else [],
         "presets": presets_of(single, single.presets) if single else [],
         "paper_presets": presets_of(single, single.paper_presets) if single else [],
@@ -313,7 +328,7 @@ def steps_of(plan: Plan) -> list[dict[str, Any]]:
         steps.append({"layers": [1, edges[0]], "rows": plan.num_visual, "stage": None})
     for stage, end in zip(plan.stages, edges[1:], strict=True):
         scorer = None if stage.scored_by is None else stage.boundary + (stage.scored_by == "next")
-        about = {"boundary": stage.boundary, "kept": stage.kept, "merged": stage.merged, "part": stage.part}
-        about["scored_by_layer"] = scorer
+        about = {"boundary": stage.boundary, "kept": stage.kept, "merged": stage.merged, "scored_by_layer": scorer}
+        about["part"] = stage.part
         steps.append({"layers": [stage.boundary + 1, end], "rows": stage.kept + stage.merged, "stage": about})
     return steps
