@@ -136,6 +136,7 @@ def _listing(told: Iterable[dict[str, Any]]) -> Table:
     """One row a method; in a narrow terminal the title stands below the name."""
     wide = console.width >= WIDE
     table = folding_table(*(("method", "title") if wide else ("method, title",)), "acts", "positions", "what it does")
+    table.columns[-3].max_width, table.columns[-2].max_width = 18 if not wide else 28, 9  # room for the summary
     table.caption = (
         "after 2: when two layers of a decoder of 32 have run; `;` parts the choices for low and high budgets"
     )
