@@ -3,7 +3,8 @@
 import typer
 
 from swiftvlm_eval.cli.boards import import_command, leaderboard_command, records_command
-from swiftvlm_eval.cli.costs import flops_command, latency_command, methods_command
+from swiftvlm_eval.cli.costs import flops_command, latency_command
+from swiftvlm_eval.cli.methods import methods_command
 from swiftvlm_eval.cli.runs import check_command, demo_command, demo_data_command, sweep_command
 
 app = typer.Typer(

@@ -1,4 +1,4 @@
-"""Commands on what methods are and cost: `methods`, `flops`, `latency`."""
+"""Commands on what methods cost: `flops`, `latency`."""
 
 import json
 from typing import Annotated, Any
@@ -10,29 +10,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from swiftvlm_eval.cli.options import BudgetsOption, MethodsOption
-from swiftvlm_eval.cli.terminal import console, errors, fail, folding_table, print_whole
-
-
-def methods_command(
-    only: Annotated[
-        list[str] | None,
-        typer.Argument(help="Names, or your own as path/to/file.py:ClassName, whose code runs; default all."),
-    ] = None,
-) -> None:
-    """List the pruning methods with their sources and options."""
-    from dataclasses import fields
-
-    from swiftvlm_eval.pruning.registry import known_names, method_class
-
-    try:
-        classes = [method_class(name) for name in only or known_names()]
-    except ValueError as error:
-        fail(error)
-    table = folding_table("method, source", "what it does", "option=default")
-    for cls in classes:
-        options = "\n".join(f"{option.name}={option.default}" for option in fields(cls))
-        table.add_row(escape(f"{cls.name}\n{cls.source}"), escape(cls.summary), escape(options), end_section=True)
-    console.print(table)
+from swiftvlm_eval.cli.terminal import errors, fail, print_whole
 
 
 def flops_command(

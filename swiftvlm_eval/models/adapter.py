@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
-from swiftvlm_eval.models.families import UnknownFamilyError, family_of
+from swiftvlm_eval.models.families import Family, UnknownFamilyError, family_of
 from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.models.shape import DecoderShape, TowerShape
 
@@ -187,13 +187,16 @@ class FamilyAdapter(ABC):
         tower: vision tower and projector.
         core: what `generate()` calls, and what gathers image features.
         image_token_id: stands for every visual token in the prompt's ids.
+        tower_class: what takes the family's vision tower apart.
     """
+
+    tower_class: ClassVar[type[TowerPart]] = TowerPart
 
     def __init__(self, model: nn.Module) -> None:
         self.model = cast(Any, model)
         self.core: Any = self.model.model
         self.decoder = DecoderPart(self.core.language_model)
-        self.tower = TowerPart(self.core, self.model.config)
+        self.tower = self.tower_class(self.core, self.model.config)
         self.image_token_id: int = self.model.config.image_token_id
 
     @property
@@ -206,10 +209,15 @@ class FamilyAdapter(ABC):
         """Boundaries that the checkpoint recommends, by name (config key `pruning_layers`): data, read by others."""
         return getattr(self.model.config, "pruning_layers", None) or {}
 
+    @classmethod
+    def offered(cls) -> frozenset[str]:
+        """Words that every model of this family can give to a method; known without one."""
+        return cls.tower_class.offers | {"decoder_input", "layer_keys", "layer_values", "module_io", "question_text"}
+
     @property
     def offers(self) -> frozenset[str]:
-        """Words that this family can give to a method."""
-        return self.tower.offers | {"decoder_input", "layer_keys", "layer_values", "module_io", "question_text"}
+        """Words that this model can give to a method."""
+        return self.offered()
 
     @abstractmethod
     def pack(self, tiles: Tensor, tiling: tuple[int, int] | None, image_size: Sequence[int] | None) -> Tensor:
@@ -247,6 +255,11 @@ def adapter_for(model: nn.Module) -> FamilyAdapter:
         family = family_of(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
     except UnknownFamilyError as error:
         raise UnsupportedModelError(str(error)) from error
+    return adapter_class(family)(model)
+
+
+def adapter_class(family: Family) -> type[FamilyAdapter]:
+    """The adapter of a family; its file is imported, no model is."""
     module, _, name = family.adapter.partition(":")
-    adapter: FamilyAdapter = getattr(import_module(module), name)(model)
-    return adapter
+    found: type[FamilyAdapter] = getattr(import_module(module), name)
+    return found

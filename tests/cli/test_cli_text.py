@@ -2,14 +2,12 @@
 
 import inspect
 import re
-from dataclasses import fields
 from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
 from command_line import run
 
 from swiftvlm_eval.cli import app
-from swiftvlm_eval.pruning.registry import method_class, method_names
 
 COMMANDS = {command.name: command.callback for command in app.registered_commands}
 
@@ -46,12 +44,3 @@ def test_the_list_of_methods_cuts_nothing(columns: int) -> None:
     status, output, _ = run("methods", columns=columns)
     assert status == 0 and "…" not in output
     assert max(map(len, output.splitlines())) <= columns
-
-
-@pytest.mark.parametrize("columns", [80, 120])
-def test_every_option_of_every_method_stands_on_a_line_with_its_default(columns: int) -> None:
-    _, output, _ = run("methods", columns=columns)
-    for name in method_names():
-        assert f"  {name} " in output and method_class(name).source in output
-        for option in fields(method_class(name)):
-            assert f"{option.name}={option.default}" in output, name
