@@ -40,13 +40,13 @@ def test_scores_come_from_the_declared_layer(name: str) -> None:
 
         session.adapter.decoder.queries = queries  # type: ignore[method-assign]
         generate(model, inputs_for(processor))
-    assert asked == list(expected.values())
+    assert asked == [layer for layer in expected.values() if layer is not None]
 
 
 def only_drops(method: PruningMethod) -> bool:
     stages = method.plan(144, 16, 0.4).stages
     kept = all(method.rule_at(stage) == "keep" for stage in stages)
-    return bool(stages) and kept and not any(stage.merged for stage in stages)
+    return bool(stages) and kept and not any(stage.merged for stage in stages) and not oracle_of(method.name).rewrites
 
 
 DROPPERS = [name for name in method_names() if only_drops(build(name))]

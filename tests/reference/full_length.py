@@ -6,7 +6,7 @@ A pruning method is a set of edits, each one a function called at a layer bounda
 Boundary b means that b decoder layers have been executed in full.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -41,6 +41,11 @@ class State:
     def visual(self) -> list[int]:
         """Places (not original indices) of the rows that are not text."""
         return [place for place, row in enumerate(self.rows) if row.kind != "text"]
+
+    @property
+    def question(self) -> list[int]:
+        """Places of the text rows after the last row that is not text."""
+        return list(range(self.visual[-1] + 1, len(self.rows)))
 
     @property
     def last(self) -> int:
@@ -110,9 +115,17 @@ Edit = Callable[[State, State | None, Run], State]
 
 @torch.no_grad()
 def run_full_length(
-    model: Any, start: State, generated: Sequence[int], edits: Mapping[int, Edit], record: Run | None = None
+    model: Any,
+    start: State,
+    generated: Sequence[int],
+    edits: Mapping[int, Edit],
+    record: Run | None = None,
+    forgotten: Mapping[int, Collection[Row]] | None = None,
 ) -> Run:
-    """Run the decoder layer by layer, applying ``edits[b]`` to the prompt rows at boundary b."""
+    """Run the decoder layer by layer, applying ``edits[b]`` to the prompt rows at boundary b.
+
+    Generated rows do not see the prompt rows that a layer has ``forgotten``.
+    """
     decoder = model.model.language_model
     record = record if record is not None else Run(logits=torch.empty(0))
     out_of_range = [boundary for boundary in edits if not 0 <= boundary < len(decoder.layers)]
@@ -130,7 +143,10 @@ def run_full_length(
         record.generated_positions.append(answer_positions)
         record.boundaries.append(state.hidden)
         everything = torch.cat([state.hidden, answer])
-        output = decoder_layer(decoder, layer, everything, state.positions + answer_positions)
+        unseen = torch.zeros(len(everything), len(everything), dtype=torch.bool)
+        gone = (forgotten or {}).get(number, ())
+        unseen[prompt_rows:, [place for place, row in enumerate(state.rows) if row in gone]] = True
+        output = decoder_layer(decoder, layer, everything, state.positions + answer_positions, unseen)
         record.outputs.append(output[:prompt_rows])
         entered_previous = state
         state, answer = replace(state, hidden=output[:prompt_rows]), output[prompt_rows:]
@@ -157,23 +173,44 @@ def split_heads(decoder: Any, projected: Tensor) -> list[Tensor]:
     return [projected[:, start : start + size] for start in range(0, projected.shape[1], size)]
 
 
-def decoder_layer(decoder: Any, layer: Any, hidden: Tensor, positions: Sequence[float]) -> Tensor:
-    """Run one decoder layer on (rows, hidden size); a row sees itself and the rows before it in the sequence."""
-    rows = hidden.shape[0]
-    normed = layer.input_layernorm(hidden)
+def attention_output(
+    decoder: Any, layer: Any, normed: Tensor, positions: Sequence[float], unseen: Tensor | None = None
+) -> Tensor:
+    """What the attention of a layer makes of its normalised rows; a row sees itself and the rows before it.
+
+    ``unseen`` (rows, rows) is true where a row does not see another one for a reason of its own.
+    """
+    rows = normed.shape[0]
     queries = split_heads(decoder, layer.self_attn.q_proj(normed))
     keys = split_heads(decoder, layer.self_attn.k_proj(normed))
     values = split_heads(decoder, layer.self_attn.v_proj(normed))
     group = len(queries) // len(keys)
-    later = torch.ones(rows, rows).triu(1).bool()
+    hidden = torch.ones(rows, rows).triu(1).bool()
+    hidden = hidden if unseen is None else hidden | unseen
     mixed = []
     for head, query in enumerate(queries):
         key, value = keys[head // group], values[head // group]
         logits = rotate(decoder, query, positions) @ rotate(decoder, key, positions).T / query.shape[1] ** 0.5
-        mixed.append(torch.softmax(logits.masked_fill(later, float("-inf")), dim=1) @ value)
-    hidden = hidden + layer.self_attn.o_proj(torch.cat(mixed, dim=1))
+        mixed.append(torch.softmax(logits.masked_fill(hidden, float("-inf")), dim=1) @ value)
+    result: Tensor = layer.self_attn.o_proj(torch.cat(mixed, dim=1))
+    return result
+
+
+def decoder_layer(
+    decoder: Any, layer: Any, hidden: Tensor, positions: Sequence[float], unseen: Tensor | None = None
+) -> Tensor:
+    """Run one decoder layer on (rows, hidden size)."""
+    hidden = hidden + attention_output(decoder, layer, layer.input_layernorm(hidden), positions, unseen)
     result: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
     return result
+
+
+def key_rows(decoder: Any, layer_number: int, state: State, places: Sequence[int]) -> Tensor:
+    """Rotated keys of the rows that enter a layer, all key heads side by side: (places, key heads * head size)."""
+    layer, places = decoder.layers[layer_number], list(places)
+    keys = split_heads(decoder, layer.self_attn.k_proj(layer.input_layernorm(state.hidden[places])))
+    positions = [state.positions[place] for place in places]
+    return torch.cat([rotate(decoder, key, positions) for key in keys], dim=1)
 
 
 def attention_rows(
