@@ -10,7 +10,7 @@ from swiftvlm_eval.models.shape import DecoderShape, TowerShape
 from swiftvlm_eval.pruning.contract import PruningMethod
 from swiftvlm_eval.pruning.schedule import Plan
 from swiftvlm_eval.pruning.trace import SampleTrace
-from swiftvlm_eval.pruning.work import PromptWork, StageWork
+from swiftvlm_eval.pruning.work import COMPARED_CHANNELS, PromptWork, StageWork
 
 
 def prices(shape: DecoderShape, tower: TowerShape) -> dict[str, int]:
@@ -25,6 +25,8 @@ def prices(shape: DecoderShape, tower: TowerShape) -> dict[str, int]:
         "rating": 1,
         "similarity": d,
         "key_distance": head * shape.num_kv_heads,
+        "value_similarity": head * shape.num_kv_heads,
+        "channel_similarity": min(d, COMPARED_CHANNELS),
         "distance": d,
         "averaging": d,
         "projection": width * d + d * d,

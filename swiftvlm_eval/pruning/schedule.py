@@ -72,7 +72,9 @@ class Scheduled:
         counts_merged: for every stage, whether the option `counts` names merged rows, too.
         presets: budget share -> (kept, merged) shares of N per stage, met exactly and passed through by others.
         paper_presets: the same for `schedule=paper` alone.
-        fewest: rows that every stage keeps at least.
+        fewest: rows that every stage keeps at least, all if there are fewer.
+        looks_back: whether a stage reads the layer that has just run, so that none acts before the first one; so it
+            does where `scored_by` says `previous`.
         layers: pruning boundaries; None takes the checkpoint's own (config key `pruning_layers`), else the paper's,
             scaled to the decoder's depth.
         counts: visual rows kept per stage, overriding the budget: whole numbers are rows, numbers below one are
@@ -88,6 +90,7 @@ class Scheduled:
     presets: ClassVar[Mapping[float, Sequence[StageRows]]] = {}
     paper_presets: ClassVar[Mapping[float, Sequence[StageRows]]] = {}
     fewest: ClassVar[int] = 1
+    looks_back: ClassVar[bool] = False
 
     layers: tuple[int, ...] | None = field(default=None)
     counts: tuple[float, ...] | None = field(default=None)
@@ -170,7 +173,7 @@ class Scheduled:
             raise ValueError(f"layers={list(chosen)}: {self.name} has {expected} stages")
         if self.default_layers == (0,) and tuple(chosen) != (0,):
             raise ValueError(f"layers={list(chosen)}: {self.name} acts before the decoder; allowed is 0")
-        if chosen[0] == 0 and self.scorers(expected)[0] == "previous":
+        if chosen[0] == 0 and (self.looks_back or self.scorers(expected)[0] == "previous"):
             raise ValueError(
                 f"layers={list(chosen)}: {self.name} scores by the layer that has just run; allowed are boundaries "
                 f"from 1 to {num_layers - 1}"
@@ -218,6 +221,7 @@ class Scheduled:
 
         Raises:
             ValueError: too few or too many counts, one outside 0..N, or merged rows where none are made.
+            BudgetError: fewer rows than `fewest`, where the method says that it keeps more than one.
         """
         counts, merges = self.counts or (), self.counts_merged or (False,) * num_stages
         if len(counts) != num_stages + sum(merges):
@@ -225,6 +229,8 @@ class Scheduled:
             raise ValueError(f"counts={list(counts)}: {self.name} takes {len(names)}, {':'.join(names)}")
         whole = iter([self.whole_count(count, num_visual, "counts") for count in counts])
         kept_and_merged = [(next(whole), next(whole) if both else 0) for both in merges]
+        if self.fewest > 1 and any(kept < min(self.fewest, num_visual) for kept, _ in kept_and_merged):
+            raise BudgetError(f"counts={list(counts)}: {self.name} keeps from {self.fewest} to {num_visual} rows")
         if not self.merges_rows and any(merged for _, merged in kept_and_merged):
             raise ValueError(f"counts={list(counts)}: {self.name} merges nothing here; allowed are 0 merged rows")
         if not any(merges):

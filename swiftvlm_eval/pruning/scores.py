@@ -1,4 +1,4 @@
-"""Scores and choices of rows as pure tensor functions: ordered top-k, rankings, rows under a mask, raters."""
+"""Scores and choices of rows as pure tensor functions: ordered top-k, rankings, masks, key norms, raters."""
 
 import torch
 from torch import Tensor
@@ -46,6 +46,33 @@ def rows_where(mask: Tensor, count: int) -> Tensor:
         int64, [count], ascending.
     """
     return (~mask).int().argsort(dim=0, stable=True)[:count]
+
+
+def key_norms(keys: Tensor) -> Tensor:
+    """How loud rows are: the L1 norm of each row's keys, all heads together.
+
+    Args:
+        keys: [heads, n, head_dim]; grouped keys need not be repeated, that would multiply all norms alike.
+
+    Returns:
+        float32, [n].
+    """
+    return keys.float().abs().sum(dim=(0, 2))
+
+
+def value_attention(asking: Tensor, values: Tensor, columns: int) -> Tensor:
+    """How well rows fit one another by their values: softmax of scaled inner products, mean over heads.
+
+    Args:
+        asking: [heads, q, head_dim].
+        values: [heads, n, head_dim], what is under the softmax; grouped heads need not be repeated.
+        columns: how many of the n are asked for, the first ones.
+
+    Returns:
+        float32, [q, columns].
+    """
+    logits = asking.float() @ values.float().transpose(1, 2) * values.shape[-1] ** -0.5
+    return logits.softmax(dim=-1)[..., :columns].mean(dim=0)
 
 
 def rater_weights(visual: Tensor, question: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Choosing rows one after the other, as pure tensor functions: by distance to those chosen, or by volume.
+"""Choosing rows one after the other, as pure tensor functions: by distance to those chosen, by volume, or outwards.
 
-Every pick is a few operations on all candidates and no step waits for the device. Everything is float32 unless the
-caller gives more; ties go to the lower index, and what is not a number is never preferred.
+Every pick is a few operations on all candidates and, but for `outwards`, no step waits for the device. Everything is
+float32 unless the caller gives more; ties go to the lower index, and what is not a number is never preferred.
 """
 
 from collections.abc import Callable
@@ -93,6 +93,80 @@ def greedy_volume(kernel: Tensor, count: int) -> Tensor:
         directions[step] = (kernel[pick] - known[:, pick] @ known) / root
         residual = residual - directions[step] ** 2
     return torch.stack(picks)
+
+
+def outwards(
+    likeness: Tensor,
+    distance_to: Callable[[Tensor], Tensor],
+    first: Tensor,
+    count: int,
+    threshold: float,
+    buffer: float,
+    patient: bool,
+) -> Tensor:
+    """Takes rows that are not redundant, what is near the chosen ones first (VLM-Pruner, arXiv 2512.02700).
+
+    A row's redundancy is its largest likeness to a chosen row, times 1 + `buffer` times its distance to the nearest
+    one. A pass walks the rows in chunks of 16, by their redundancy at its start, and takes of each chunk those that
+    are below the threshold by then; it ends early if the first chunk gives none. The next pass has a threshold that is
+    higher by 0.1. How often all this happens depends on the data, so everything is on the CPU.
+
+    Args:
+        likeness: float32, [n, n], finite.
+        distance_to: row numbers, int64 [r], -> [r, n], their distances to all rows.
+        first: int64, the rows to begin with, no more than `count`.
+        count: rows to take in all, at most n.
+        threshold: of the first pass.
+        buffer: see above.
+        patient: go on after a pass that takes nothing; else fewer rows may be taken.
+
+    Returns:
+        bool, [n], the chosen rows.
+    """
+    chosen = _Outwards(likeness, distance_to, buffer)
+    chosen.take(first)
+    size, passes = len(first), 0
+    while size < count:
+        taken = chosen.one_pass(count - size, threshold + 0.1 * passes)
+        if not taken and not patient:
+            break
+        size, passes = size + taken, passes + 1
+    return chosen.mask
+
+
+class _Outwards:
+    """The rows that `outwards` has chosen so far."""
+
+    def __init__(self, likeness: Tensor, distance_to: Callable[[Tensor], Tensor], buffer: float) -> None:
+        self.likeness, self.distance_to, self.buffer = likeness, distance_to, buffer
+        self.mask = torch.zeros(len(likeness), dtype=torch.bool)
+        self.alike = torch.full((len(likeness),), -torch.inf)
+        self.nearest = torch.full((len(likeness),), torch.inf)
+
+    def take(self, rows: Tensor) -> None:
+        """Chooses rows, int64 [r], r >= 1."""
+        self.mask[rows] = True
+        self.alike = torch.maximum(self.alike, self.likeness[rows].amax(dim=0))
+        self.nearest = torch.minimum(self.nearest, self.distance_to(rows).amin(dim=0))
+
+    def redundancy(self, rows: Tensor) -> Tensor:
+        """Of rows, by what is chosen now."""
+        return self.alike[rows] * (1 + self.buffer * self.nearest[rows])
+
+    def one_pass(self, wanted: int, threshold: float) -> int:
+        """Chooses at most `wanted` rows; returns how many."""
+        rest, taken = (~self.mask).nonzero()[:, 0], 0
+        for chunk in rest[self.redundancy(rest).argsort(stable=True)].split(16):
+            redundancy = self.redundancy(chunk)
+            fitting = chunk[redundancy < threshold]
+            if len(fitting) > wanted - taken:
+                fitting = chunk[redundancy.argsort(stable=True)[: wanted - taken]]
+            if len(fitting):
+                self.take(fitting)
+            taken += len(fitting)
+            if taken in (0, wanted):
+                break
+        return taken
 
 
 def _best(scores: Tensor, chosen: Tensor) -> Tensor:

@@ -11,6 +11,9 @@ from swiftvlm_eval.pruning.merging import recycled_counts
 from swiftvlm_eval.pruning.schedule import Stage
 from swiftvlm_eval.pruning.words import Scope
 
+COMPARED_CHANNELS = 256
+"""Of `Work.channel_similarity`; all of a narrower decoder."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -24,6 +27,8 @@ class Work:
         rating: (text row, visual row) attention entries averaged over raters.
         similarity: pairs of decoder rows compared by an inner product.
         key_distance: pairs of decoder rows compared by their keys of all heads.
+        value_similarity: pairs of decoder rows compared by their values of all heads.
+        channel_similarity: pairs of decoder rows compared in `COMPARED_CHANNELS` of their channels.
         distance: pairs of decoder rows whose Euclidean distance is computed.
         averaging: (group, row) products of group means of decoder rows.
         projection: vision features sent through the projector.
@@ -42,6 +47,8 @@ class Work:
     rating: int = 0
     similarity: int = 0
     key_distance: int = 0
+    value_similarity: int = 0
+    channel_similarity: int = 0
     distance: int = 0
     averaging: int = 0
     projection: int = 0

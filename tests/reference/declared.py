@@ -52,6 +52,7 @@ class MethodOracle:
         least: fewest rows that a stage keeps.
         forgets_from: first layer whose cache forgets what the first stage drops; None if those of layers that have run
             stay whole.
+        free: whether its choice takes no matrix product and no distance matrix.
         rewrites: whether rows that stay take something of the dropped ones, so that dropping is not hiding.
         everywhere: whether every planned count can be executed; False if the tower or the tiles may refuse some.
     """
@@ -67,6 +68,7 @@ class MethodOracle:
     raster: bool = True
     least: int = 1
     forgets_from: int | None = None
+    free: bool = False
     rewrites: bool = False
     everywhere: bool = True
 

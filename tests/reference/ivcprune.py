@@ -104,7 +104,7 @@ def llava_rule(seeds: Sequence[int], refined: Tensor, cosine: Tensor, sine: Tens
 
 
 def as_llava(without: Answer, given: Answer) -> bool:
-    """In the middle of the decoder, at most 1 + 29 + 7 + 7 of 144 rows and at least 29, whatever the budget."""
+    """In the middle of the decoder, at most 1 + 29 + 7 + 7 of 144 rows and at least 29."""
     return given.boundaries == [8] and 29 <= len(given.kept[0]) <= 44 and given.rows[8:] == [len(given.kept[0])] * 8
 
 
@@ -114,19 +114,15 @@ ORACLES = (
         cases={
             "target": Case({"layers": (2,), "counts": (50,)}, partial(ivc_prune, boundary=2, count=50)),
             "target-few": Case({"layers": (5,), "counts": (9,)}, partial(ivc_prune, boundary=5, count=9)),
-            # the budget is not asked
-            "llava": Case(
-                {"layers": (6,), "rule": "llava"}, partial(ivc_prune, boundary=6, rule="llava"), budget="1/3"
-            ),
-            "llava-early": Case(
-                {"layers": (1,), "rule": "llava"}, partial(ivc_prune, boundary=1, rule="llava"), budget="1/3"
-            ),
+            # no budget but what it keeps
+            "llava": Case({"layers": (6,), "rule": "llava"}, partial(ivc_prune, boundary=6, rule="llava")),
+            "llava-early": Case({"layers": (1,), "rule": "llava"}, partial(ivc_prune, boundary=1, rule="llava")),
         },
         options={
             "layers": Changes((5,), at(5)),
             "counts": Changes((30,), keeps(30)),
             "schedule": Refused("paper", f"{PAPER}|{NO_PAPER}"),
-            "rule": Changes("llava", as_llava),
+            "rule": Changes("llava", as_llava, budget=0.642),
         },
         forgets_from=0,
     ),

@@ -60,6 +60,7 @@ def fastv(
 ORACLES = (
     MethodOracle(
         method="vanilla",
+        free=True,
         cases={"all": Case({}, vanilla)},
         options={
             "layers": Refused((3,), "vanilla keeps every token"),
@@ -69,6 +70,7 @@ ORACLES = (
     ),
     MethodOracle(
         method="random",
+        free=True,
         no_cases="which rows stay is what the generator draws; its tests are about seeds",
         options={
             "layers": Changes((5,), at(5)),

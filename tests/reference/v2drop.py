@@ -46,6 +46,7 @@ def movement(before: Tensor, after: Tensor) -> Tensor:
 ORACLES = (
     MethodOracle(
         method="v2drop",
+        free=True,
         cases={
             "three-stages": Case(
                 {"layers": (3, 6, 9), "counts": (70, 40, 10)},
