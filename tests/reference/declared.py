@@ -21,11 +21,12 @@ Slow = Callable[..., Run]
 
 @dataclass(frozen=True)
 class Case:
-    """The method with these options at this budget is what `run` computes."""
+    """The method with these options at this budget is what `run` computes; `tiles`: on several encoder inputs, too."""
 
     options: Mapping[str, Any]
     run: Slow
     budget: str | None = None
+    tiles: bool = True
 
 
 def makes_nothing(rest: int, merged: int, options: Mapping[str, Any], last: bool) -> int:
@@ -47,6 +48,7 @@ class MethodOracle:
         scale: options without which the method knows few budgets only; other tests build it with them.
         made: (rows dropped, merged rows planned, options, whether the last stage) -> rows that the stage makes.
         returns: options -> whether dropped tokens may come back at a later stage.
+        raster: whether kept rows stand in raster order.
     """
 
     method: str
@@ -57,6 +59,7 @@ class MethodOracle:
     scale: Mapping[str, Any] = field(default_factory=dict)
     made: Callable[[int, int, Mapping[str, Any], bool], int] = makes_nothing
     returns: Callable[[Mapping[str, Any]], bool] = lambda options: False
+    raster: bool = True
 
 
 @cache
