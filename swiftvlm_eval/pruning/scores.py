@@ -75,6 +75,31 @@ def value_attention(asking: Tensor, values: Tensor, columns: int) -> Tensor:
     return logits.softmax(dim=-1)[..., :columns].mean(dim=0)
 
 
+def quotas(weights: Tensor, sizes: Tensor, count: int, redistribute: bool) -> Tensor:
+    """How many of `count` rows each group gets by its weight (HoloV, arXiv 2510.02912).
+
+    A group gets its share rounded down; what the rounding leaves over goes to the groups of largest weight, one each.
+
+    Args:
+        weights: float64, [G], not negative; ties go to the lower group.
+        sizes: int64, [G].
+        count: rows in all; redistributed, at most the sum of the sizes.
+        redistribute: cut to the sizes what is above them, and give it to the groups by falling weight, to each as much
+            as it has room for.
+
+    Returns:
+        int64, [G].
+    """
+    order = weights.argsort(dim=0, descending=True, stable=True)
+    share = (weights / (weights.sum() + 1e-6) * count).floor().nan_to_num(nan=0.0).long()[order]
+    share = share + (torch.arange(len(order), device=order.device) < count - share.sum())
+    if redistribute:
+        share = share.minimum(sizes[order])
+        room = sizes[order] - share
+        share = share + (count - share.sum() - room.cumsum(dim=0) + room).clamp(min=0).minimum(room)
+    return share[order.argsort(dim=0)]
+
+
 def rater_weights(visual: Tensor, question: Tensor) -> Tensor:
     """Which text rows may rate the image (SparseVLM, arXiv 2410.04417, section 3.2), as weights that sum to one.
 

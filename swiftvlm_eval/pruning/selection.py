@@ -27,6 +27,22 @@ def cosines(states: Tensor) -> Tensor:
     return unit @ unit.T
 
 
+def row_of(matrix: Tensor, number: Tensor) -> Tensor:
+    """One row of a matrix.
+
+    A number that is a tensor of no dimension would be read by the host, which waits for the device; a list of one is
+    not.
+
+    Args:
+        matrix: [n, ...].
+        number: int64, [].
+
+    Returns:
+        [...].
+    """
+    return matrix.index_select(0, number[None])[0]
+
+
 def greedy_maxmin(
     distance_to: Callable[[Tensor], Tensor], first: Tensor, count: int, weight: Tensor | None = None
 ) -> Tensor:
@@ -65,7 +81,7 @@ def farthest_points(states: Tensor, first: Tensor, count: int) -> Tensor:
         int64, [count], in the order of picking.
     """
     points = states if states.dtype == torch.float64 else states.float()
-    return greedy_maxmin(lambda pick: ((points - points[pick]) ** 2).sum(dim=1), first, count)
+    return greedy_maxmin(lambda pick: ((points - row_of(points, pick)) ** 2).sum(dim=1), first, count)
 
 
 def greedy_volume(kernel: Tensor, count: int) -> Tensor:
@@ -89,8 +105,8 @@ def greedy_volume(kernel: Tensor, count: int) -> Tensor:
         picks.append(pick)
         chosen = chosen.index_fill(0, pick[None], True)
         known = directions[:step]
-        root = residual[pick].clamp(min=LEAST_RESIDUAL).sqrt()
-        directions[step] = (kernel[pick] - known[:, pick] @ known) / root
+        root = row_of(residual, pick).clamp(min=LEAST_RESIDUAL).sqrt()
+        directions[step] = (row_of(kernel, pick) - known.index_select(1, pick[None])[:, 0] @ known) / root
         residual = residual - directions[step] ** 2
     return torch.stack(picks)
 
@@ -167,6 +183,32 @@ class _Outwards:
             if taken in (0, wanted):
                 break
         return taken
+
+
+def greedy_coverage(similarity: Tensor, count: int, score: Callable[[Tensor], Tensor] = lambda gain: gain) -> Tensor:
+    """Takes again and again the row that adds most to how well the chosen rows stand for all.
+
+    A row is covered as well as the chosen row that is most similar to it covers it, and at first not at all; negative
+    similarity covers nothing.
+
+    Args:
+        similarity: [n, n], symmetric; what is not a number counts as 0.
+        count: rows to take, from 1 to n.
+        score: what each row would add to the coverage of all n, [n] -> by what to choose, [n].
+
+    Returns:
+        int64, [count], in the order of picking; fewer rows are its beginning.
+    """
+    similarity = similarity.nan_to_num(nan=0.0)
+    covered = torch.zeros_like(similarity[0])
+    chosen = torch.zeros_like(covered, dtype=torch.bool)
+    picks: list[Tensor] = []
+    for _ in range(count):
+        pick = _best(score((similarity - covered).clamp(min=0).sum(dim=1)), chosen)
+        picks.append(pick)
+        chosen = chosen.index_fill(0, pick[None], True)
+        covered = torch.maximum(covered, row_of(similarity, pick))
+    return torch.stack(picks)
 
 
 def _best(scores: Tensor, chosen: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.pruning.budget import BudgetError
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.words import Need, PositionRule
+from swiftvlm_eval.pruning.work import PromptWork, StageWork, Work
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,14 @@ def tile_states(signals: Signals) -> Tensor:
     if shows_every_patch(layout):
         return signals.states.unflatten(0, (layout.num_tiles, layout.side**2))
     return signals.vision.project(signals.vision.features[:, 1:])
+
+
+def states_of_tile(signals: Signals, tile: int) -> Tensor:
+    """[P, hidden_size]: the projected row of every patch of one tile, see `tile_states`."""
+    layout, patches = signals.layout, signals.layout.side**2
+    if shows_every_patch(layout):
+        return signals.states[tile * patches : (tile + 1) * patches]
+    return signals.vision.project(signals.vision.features[tile, 1:])
 
 
 def keep_patches(signals: Signals, patches: Sequence[Tensor]) -> RowEdit:
@@ -154,3 +163,18 @@ class PatchSelector(PruningMethod):
             return signals.keep_all()
         counts = tile_counts(signals)
         return keep_patches(signals, [self.choose(signals, tile, count) for tile, count in enumerate(counts)])
+
+    def compared(self, prompt: PromptWork, kept: int) -> Work:
+        """What `choose` computes in all tiles beside CLS attention, where `kept` rows of the sample stay."""
+        return Work()
+
+    def work(self, prompt: PromptWork) -> Work:
+        """CLS attention, what is compared, and the projector for what the decoder's input leaves out."""
+
+        def of_stage(at: StageWork) -> Work:
+            if at.stage.kept >= prompt.num_visual:
+                return Work()
+            found = self.compared(prompt, at.stage.kept)
+            return prompt.cls_attention + found + prompt.projected_anew(at.stage.kept)
+
+        return prompt.over_stages(of_stage)
