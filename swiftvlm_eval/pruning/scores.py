@@ -1,4 +1,4 @@
-"""Scores and choices of rows as pure tensor functions: ordered top-k, rankings, rows under a mask, raters."""
+"""Scores and choices of rows as pure tensor functions: ordered top-k, rankings, masks, outliers, raters."""
 
 import torch
 from torch import Tensor
@@ -46,6 +46,19 @@ def rows_where(mask: Tensor, count: int) -> Tensor:
         int64, [count], ascending.
     """
     return (~mask).int().argsort(dim=0, stable=True)[:count]
+
+
+def outlier_share(scores: Tensor) -> float:
+    """Share of scores that lie above the third quartile by more than 1.5 interquartile ranges.
+
+    A number for the host, for those who need it as a count; this waits for the device.
+
+    Args:
+        scores: of any shape, taken together.
+    """
+    flat = scores.float().flatten()
+    low, high = torch.quantile(flat, torch.tensor([0.25, 0.75], device=flat.device))
+    return int((flat > high + 1.5 * (high - low)).sum()) / len(flat)
 
 
 def rater_weights(visual: Tensor, question: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class Work:
         tower_keys: tower rows projected to keys.
         tower_attention: (query, key) pairs in the tower, over all heads.
         tower_similarity: pairs of patches compared by their keys, of one head.
-        feature_similarity: pairs of patches compared by their features.
+        feature_similarity: pairs of patches compared by their features, or by their keys of all heads.
         tower_averaging: (group, patch) products of group means of vision features.
     """
 
