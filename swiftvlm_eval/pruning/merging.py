@@ -218,6 +218,22 @@ def merge_into_targets(features: Tensor, metric: Tensor, count: int) -> Tensor:
     return (features[targets].float() + sums / sizes.clamp(min=1)).to(features.dtype)
 
 
+def means_with_joined(states: Tensor, kept: Tensor) -> Tensor:
+    """Kept rows as means of themselves and of the dropped rows that are most alike to them.
+
+    Args:
+        states: [n, D].
+        kept: int64, [k], k >= 1, distinct rows; every other row joins one of them, as `nearest` says.
+
+    Returns:
+        [k, D] in the dtype of `states`.
+    """
+    unchosen = torch.ones(len(states), dtype=torch.bool, device=states.device).index_fill(0, kept, False)
+    rest = states[rows_where(unchosen, len(states) - len(kept))]
+    sums, sizes = sums_and_sizes(rest, nearest(rest, states[kept]), len(kept))
+    return ((states[kept].float() + sums) / (1 + sizes)).to(states.dtype)
+
+
 def add_nearest(
     features: Tensor, keys: Tensor, weights: Tensor, centres: Tensor, count: int = 32
 ) -> tuple[Tensor, Tensor]:

@@ -69,7 +69,7 @@ class PruMerge(PruningMethod):
         if self.counts is not None:
             raise ValueError(f"counts={list(self.counts)}: mode=adaptive takes none; counts need mode=fixed")
         if budget is not None:
-            raise BudgetError(f"budget={budget:.4g}: mode=adaptive takes none but 1, the image decides")
+            raise BudgetError(f"budget={budget:.4g}: mode=adaptive takes no budget but 1, the image decides")
         return self.with_merged(num_visual, [max(1, round(num_visual * self.expected_share))], [(0.0, 0.0)])
 
     def select(self, signals: Signals) -> RowEdit:
