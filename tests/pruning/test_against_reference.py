@@ -37,7 +37,7 @@ def test_llava(name: str, case: str, attn: str, kv_heads: int) -> None:
     check(model, make_inputs(processor, make_image(150, 110, seed=3)), name, oracle_of(name).cases[case])
 
 
-@pytest.mark.parametrize(("name", "case"), CASES)
+@pytest.mark.parametrize(("name", "case"), [(name, case) for name, case in CASES if oracle_of(name).cases[case].tiles])
 def test_llava_next(name: str, case: str) -> None:
     model, processor = tiny_llava_next(grid=6, language="mistral", kv_heads=2)
     check(model, make_inputs(processor, make_image(150, 110, seed=4)), name, oracle_of(name).cases[case])

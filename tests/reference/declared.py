@@ -21,11 +21,12 @@ Slow = Callable[..., Run]
 
 @dataclass(frozen=True)
 class Case:
-    """The method with these options at this budget is what `run` computes."""
+    """The method with these options at this budget is what `run` computes; `tiles`: on several encoder inputs, too."""
 
     options: Mapping[str, Any]
     run: Slow
     budget: str | None = None
+    tiles: bool = True
 
 
 def makes_nothing(rest: int, merged: int, options: Mapping[str, Any], last: bool) -> int:
