@@ -1,4 +1,4 @@
-"""Choosing rows one after the other, as pure tensor functions: by distance to those chosen, or by volume.
+"""Choosing rows one after the other, as pure tensor functions: by distance to those chosen, by volume, or by conflict.
 
 Every pick is a few operations on all candidates and no step waits for the device. Everything is float32 unless the
 caller gives more; ties go to the lower index, and what is not a number is never preferred.
@@ -93,6 +93,22 @@ def greedy_volume(kernel: Tensor, count: int) -> Tensor:
         directions[step] = (kernel[pick] - known[:, pick] @ known) / root
         residual = residual - directions[step] ** 2
     return torch.stack(picks)
+
+
+def unlike_better_ones(conflicts: Tensor) -> Tensor:
+    """Goes through rows from the best on and takes each that is in conflict with none taken before it.
+
+    Args:
+        conflicts: bool, [..., n, n], symmetric, rows in the order in which they are tried.
+
+    Returns:
+        bool, [..., n], whether a row was taken.
+    """
+    later = conflicts.triu(1)
+    taken = torch.ones_like(later[..., 0])
+    for row in range(later.shape[-1]):
+        taken = taken & ~(later[..., row, :] & taken[..., row, None])
+    return taken
 
 
 def _best(scores: Tensor, chosen: Tensor) -> Tensor:
