@@ -27,6 +27,7 @@ def prices(shape: DecoderShape, tower: TowerShape) -> dict[str, int]:
         "key_distance": head * shape.num_kv_heads,
         "distance": d,
         "averaging": d,
+        "volume": 1,
         "projection": width * d + d * d,
         "tower_queries": width * width,
         "tower_keys": width * width,

@@ -26,6 +26,7 @@ class Work:
         key_distance: pairs of decoder rows compared by their keys of all heads.
         distance: pairs of decoder rows whose Euclidean distance is computed.
         averaging: (group, row) products of group means of decoder rows.
+        volume: (earlier pick, row) products of `selection.greedy_volume`.
         projection: vision features sent through the projector.
         tower_queries: tower rows projected to queries.
         tower_keys: tower rows projected to keys.
@@ -44,6 +45,7 @@ class Work:
     key_distance: int = 0
     distance: int = 0
     averaging: int = 0
+    volume: int = 0
     projection: int = 0
     tower_queries: int = 0
     tower_keys: int = 0
