@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from swiftvlm_eval.pruning.budget import BudgetError, kept_shares
+from swiftvlm_eval.pruning.budget import kept_shares
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.merging import means_with_joined
 from swiftvlm_eval.pruning.scores import ranking, top_k
@@ -100,12 +100,13 @@ class VScan(PruningMethod):
 
 
 def scan(local: Tensor, overall: Tensor, count: int, side: int) -> Tensor:
-    """The patches of one tile that stay: int64, [count], ascending, by their scores within windows and the tile."""
+    """The patches of one tile that stay: int64, [count], ascending, by their scores within windows and the tile.
+
+    No window has fewer patches than it gives, which are a 32nd of the tile's at most.
+    """
     edges = [number * side // WINDOWS for number in range(WINDOWS + 1)]
     spans, quota = torch.tensor(edges).diff(), count // 2 // WINDOWS**2
     sizes = (spans[:, None] * spans).flatten()
-    if quota > (fewest := int(sizes.min())):
-        raise BudgetError(f"{count} rows of an encoder input: {quota} of each window, and one has {fewest} patches")
     span = torch.arange(WINDOWS).repeat_interleave(spans)
     window = (span[:, None] * WINDOWS + span).flatten().to(local.device)
     order = ranking(local)
