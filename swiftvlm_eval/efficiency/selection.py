@@ -29,6 +29,7 @@ def prices(shape: DecoderShape, tower: TowerShape) -> dict[str, int]:
         "channel_similarity": min(d, COMPARED_CHANNELS),
         "distance": d,
         "averaging": d,
+        "volume": 1,
         "projection": width * d + d * d,
         "tower_queries": width * width,
         "tower_keys": width * width,

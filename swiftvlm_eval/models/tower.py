@@ -73,9 +73,9 @@ class TowerView:
             raise RuntimeError(f"tower states {index}: declare the need tower_states")
         return self.all_states[index]
 
-    def queries(self, layer: int) -> Tensor:
-        """[T, heads, 1 + P, head_dim]: query projections of a layer, with bias, unscaled."""
-        return self.adapter.tower.queries(layer, self._input(layer))
+    def queries(self, layer: int, rows: slice = slice(None)) -> Tensor:
+        """[T, heads, 1 + P, head_dim]: query projections of a layer, with bias, unscaled; of some `rows` only."""
+        return self.adapter.tower.queries(layer, self._input(layer)[:, rows])
 
     def keys_of(self, layer: int) -> Tensor:
         """[T, heads, 1 + P, head_dim]: key projections of a layer, with bias, unscaled."""
@@ -96,9 +96,8 @@ class TowerView:
 
         Only the CLS row is computed, whatever the attention kernel.
         """
-        query = self.adapter.tower.queries(layer, self._input(layer)[:, :1])
-        rows = [attention_rows(q, k)[:, 0, 1:] for q, k in zip(query, self.keys_of(layer), strict=True)]
-        return torch.stack(rows)
+        pairs = zip(self.queries(layer, slice(1)), self.keys_of(layer), strict=True)
+        return torch.stack([attention_rows(q, k)[:, 0, 1:] for q, k in pairs])
 
     def received_attention(self, layer: int) -> Tensor:
         """float32, [T, P]: attention that each patch receives in a layer, mean over heads and all 1 + P queries."""

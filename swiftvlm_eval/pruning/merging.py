@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from swiftvlm_eval.pruning.scores import top_k
+from swiftvlm_eval.pruning.scores import rows_where, top_k
 
 AnchorRule = Literal["strided", "top", "floor_step"]
 MergedPosition = Literal["anchor", "mean", "round"]
@@ -216,6 +216,56 @@ def merge_into_targets(features: Tensor, metric: Tensor, count: int) -> Tensor:
     others = (~is_target).nonzero()[:, 0].to(features.device)
     sums, sizes = sums_and_sizes(features[others], nearest(metric[others], metric[targets]), count)
     return (features[targets].float() + sums / sizes.clamp(min=1)).to(features.dtype)
+
+
+def means_with_joined(states: Tensor, kept: Tensor) -> Tensor:
+    """Kept rows as means of themselves and of the dropped rows that are most alike to them.
+
+    Args:
+        states: [n, D].
+        kept: int64, [k], k >= 1, distinct rows; every other row joins one of them, as `nearest` says.
+
+    Returns:
+        [k, D] in the dtype of `states`.
+    """
+    unchosen = torch.ones(len(states), dtype=torch.bool, device=states.device).index_fill(0, kept, False)
+    rest = states[rows_where(unchosen, len(states) - len(kept))]
+    sums, sizes = sums_and_sizes(rest, nearest(rest, states[kept]), len(kept))
+    return ((states[kept].float() + sums) / (1 + sizes)).to(states.dtype)
+
+
+def add_nearest(
+    features: Tensor, keys: Tensor, weights: Tensor, centres: Tensor, count: int = 32
+) -> tuple[Tensor, Tensor]:
+    """LLaVA-PruMerge's merging (arXiv 2403.15388): a centre plus the weighted sum of the rows that are most alike.
+
+    Nothing is normalised, and a row may be added to several centres, other centres among them. As in the authors'
+    code, P rows stand beside one another in any case: for each centre that repeats another one, the lowest row that is
+    no centre takes no part, while the repeated one is there twice.
+
+    Args:
+        features: [P, D].
+        keys: [P, E], compared by cosine; ties to the lower row.
+        weights: float32, [P].
+        centres: int64, [m], m <= P; they may repeat.
+        count: rows added to each centre, fewer if there are fewer.
+
+    Returns:
+        float32, [m, D], and [D], the weighted sum of the rows that take part and are no centres.
+    """
+    total, number = len(features), len(centres)
+    chosen = torch.zeros(total, dtype=torch.bool, device=centres.device).index_fill(0, centres, True)
+    pool = torch.cat([centres, rows_where(chosen, total)[number:]])  # the others stand behind those chosen
+    order = pool.argsort(dim=0, stable=True)
+    pool, place = pool[order], order.argsort(dim=0)
+    unit = normalize(keys.float(), dim=-1)
+    alike = (unit[centres] @ unit[pool].T).nan_to_num(nan=torch.finfo(torch.float32).min)
+    alike = alike.scatter(1, place[:number, None], -torch.inf)  # itself
+    nearest_ones = alike.argsort(dim=1, descending=True, stable=True)[:, : min(count, total - 1)]
+    added = torch.zeros_like(alike).scatter(1, nearest_ones, 1.0)
+    parts = torch.cat([added, (order >= number).float()[None]]) * weights[pool]
+    sums = parts @ features[pool].float()
+    return features[centres].float() + sums[:-1], sums[-1]
 
 
 def merge_by_anchors(

@@ -1,4 +1,4 @@
-"""Scores and choices of rows as pure tensor functions: ordered top-k, rankings, masks, key norms, raters."""
+"""Scores and choices of rows as pure tensor functions: ordered top-k, rankings, masks, norms, shares, raters."""
 
 import torch
 from torch import Tensor
@@ -98,6 +98,19 @@ def quotas(weights: Tensor, sizes: Tensor, count: int, redistribute: bool) -> Te
         room = sizes[order] - share
         share = share + (count - share.sum() - room.cumsum(dim=0) + room).clamp(min=0).minimum(room)
     return share[order.argsort(dim=0)]
+
+
+def outlier_share(scores: Tensor) -> float:
+    """Share of scores that lie above the third quartile by more than 1.5 interquartile ranges.
+
+    A number for the host, for those who need it as a count; this waits for the device.
+
+    Args:
+        scores: of any shape, taken together.
+    """
+    flat = scores.float().flatten()
+    low, high = torch.quantile(flat, torch.tensor([0.25, 0.75], device=flat.device))
+    return int((flat > high + 1.5 * (high - low)).sum()) / len(flat)
 
 
 def rater_weights(visual: Tensor, question: Tensor) -> Tensor:

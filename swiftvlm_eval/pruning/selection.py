@@ -1,4 +1,4 @@
-"""Choosing rows one after the other, as pure tensor functions: by distance to those chosen, by volume, or outwards.
+"""Choosing rows one after the other, as pure tensor functions: by distance, volume, coverage, conflict, or outwards.
 
 Every pick is a few operations on all candidates and, but for `outwards`, no step waits for the device. Everything is
 float32 unless the caller gives more; ties go to the lower index, and what is not a number is never preferred.
@@ -209,6 +209,22 @@ def greedy_coverage(similarity: Tensor, count: int, score: Callable[[Tensor], Te
         chosen = chosen.index_fill(0, pick[None], True)
         covered = torch.maximum(covered, row_of(similarity, pick))
     return torch.stack(picks)
+
+
+def unlike_better_ones(conflicts: Tensor) -> Tensor:
+    """Goes through rows from the best on and takes each that is in conflict with none taken before it.
+
+    Args:
+        conflicts: bool, [..., n, n], symmetric, rows in the order in which they are tried.
+
+    Returns:
+        bool, [..., n], whether a row was taken.
+    """
+    later = conflicts.triu(1)
+    taken = torch.ones_like(later[..., 0])
+    for row in range(later.shape[-1]):
+        taken = taken & ~(later[..., row, :] & taken[..., row, None])
+    return taken
 
 
 def _best(scores: Tensor, chosen: Tensor) -> Tensor:

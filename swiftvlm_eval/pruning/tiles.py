@@ -26,7 +26,8 @@ class TileRows:
     """What stays of one tile, before the projector or after it; D is the width there.
 
     Attributes:
-        patches: int64, [k], patch numbers in the order in which they enter the decoder; -1 shows no single patch.
+        patches: int64, [k], patch numbers in the order in which they enter the decoder, those of a further tile being
+            sorted; -1 shows no single patch, and stands behind all patches of the further tiles.
         states: [k, D], their rows.
         before: [b, D], rows of no patch that stand before them.
         after: [c, D], rows of no patch that stand after them.
@@ -139,7 +140,7 @@ def _in_sequence(
     tile = torch.cat([torch.full_like(part.patches, number) for number, part in enumerate(further)])
     patch = torch.cat([part.patches for part in further])
     raster = ((tile // tiling[1]) * side + patch // side) * tiling[1] * side + tile % tiling[1] * side + patch % side
-    order = raster.argsort(dim=0, stable=True)
+    order = raster.masked_fill(patch < 0, torch.iinfo(raster.dtype).max).argsort(dim=0, stable=True)
     parts.append((tile[order] + 1, patch[order], torch.cat([part.states for part in further])[order]))
     parts += [without_patch(part.before) for part in further]
     return parts + [without_patch(part.after) for part in further]

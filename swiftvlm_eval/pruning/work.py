@@ -31,12 +31,13 @@ class Work:
         channel_similarity: pairs of decoder rows compared in `COMPARED_CHANNELS` of their channels.
         distance: pairs of decoder rows whose Euclidean distance is computed.
         averaging: (group, row) products of group means of decoder rows.
+        volume: (earlier pick, row) products of `selection.greedy_volume`.
         projection: vision features sent through the projector.
         tower_queries: tower rows projected to queries.
         tower_keys: tower rows projected to keys.
         tower_attention: (query, key) pairs in the tower, over all heads.
         tower_similarity: pairs of patches compared by their keys, of one head.
-        feature_similarity: pairs of patches compared by their features.
+        feature_similarity: pairs of patches compared by their features, or by their keys of all heads.
         tower_averaging: (group, patch) products of group means of vision features.
     """
 
@@ -51,6 +52,7 @@ class Work:
     channel_similarity: int = 0
     distance: int = 0
     averaging: int = 0
+    volume: int = 0
     projection: int = 0
     tower_queries: int = 0
     tower_keys: int = 0

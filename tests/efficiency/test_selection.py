@@ -29,6 +29,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [(name, dict(oracle_of(name).scale)) f
     ("swiftvlm", {"counts": (60, 0, 40, 8, 20)}),  # the first stage merges nothing, but its tokens wait
     ("visionzip", {"counts": (50, 0)}),
     ("downsample", {"form": "pool"}),
+    ("cdpruner", {"relevance": "embed"}),
 ]
 
 

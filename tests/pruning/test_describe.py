@@ -5,7 +5,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from pydantic import Field
-from tiny_models import tiny_llava, tiny_llava_next
 
 from swiftvlm_eval.models.adapter import adapter_class, adapter_for
 from swiftvlm_eval.models.families import FAMILIES
@@ -24,6 +23,7 @@ from swiftvlm_eval.pruning.describe import (
 from swiftvlm_eval.pruning.registry import make_method
 from swiftvlm_eval.pruning.schedule import Plan, Stage
 from swiftvlm_eval.pruning.work import PromptWork, Work
+from swiftvlm_eval.testing.tiny_models import tiny_llava, tiny_llava_next
 
 
 class Above:

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import make_image, make_inputs, tiny_llava
 
 from swiftvlm_eval import make_method, prune
 from swiftvlm_eval.models.layout import VisualLayout
@@ -13,6 +12,7 @@ from swiftvlm_eval.pruning.methods.transprune import transition
 from swiftvlm_eval.pruning.methods.vlmpruner import distance_to
 from swiftvlm_eval.pruning.scores import key_norms, value_attention
 from swiftvlm_eval.pruning.selection import outwards
+from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava
 
 LOOKING_BACK = ("dart", "v2drop", "vlmpruner", "transprune", "ivcprune")
 

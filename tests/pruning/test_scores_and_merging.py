@@ -6,16 +6,18 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from swiftvlm_eval.models.attention import attention_rows, rotate
 from swiftvlm_eval.pruning.merging import (
+    add_nearest,
     assign_to_anchors,
     choose_anchors,
     density_peak_clusters,
     group_means,
+    means_with_joined,
     merge_by_anchors,
     merge_into_targets,
     recycled_counts,
     recycled_rows,
 )
-from swiftvlm_eval.pruning.scores import ranking, rater_weights, rows_where, top_k
+from swiftvlm_eval.pruning.scores import outlier_share, ranking, rater_weights, rows_where, top_k
 
 
 @given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, float("nan")]), min_size=1, max_size=40), st.integers(0, 45))
@@ -140,3 +142,38 @@ def test_merging_tail_tokens_are_never_targets() -> None:
     metric = torch.nn.functional.one_hot(torch.arange(415), 415).float()
     merged = merge_into_targets(features, metric, 30)
     assert merged.flatten().tolist() == [1.0] * 30
+
+
+def test_kept_rows_become_means_with_what_joins_them() -> None:
+    states = torch.tensor([[2.0, 0], [0, 3], [4, 0.5], [0.1, 1], [1, 1]])
+    # row 2 joins row 0, row 3 joins row 1; row 4 is as near to both and joins the first
+    expected = torch.tensor([[7 / 3, 0.5], [0.05, 2.0]])
+    torch.testing.assert_close(means_with_joined(states, torch.tensor([0, 1])), expected)
+    assert torch.equal(means_with_joined(states, torch.arange(5)), states)
+
+
+def test_nearest_rows_are_added_by_their_weights() -> None:
+    features = torch.tensor([[1.0], [10], [100], [1000], [10000]])
+    keys = torch.tensor([[1.0, 0], [1, 0.1], [1, 0.2], [0, 1], [0.1, 1]])
+    weights = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])
+    # rows 2 and 1 are nearest to 0, row 4 and then row 2 to row 3; rows 1, 2 and 4 are no centres
+    states, rest = add_nearest(features, keys, weights, torch.tensor([3, 0]), count=2)
+    assert states.flatten().tolist() == pytest.approx([1000 + 5000 + 30, 1 + 2 + 30])
+    assert rest.item() == pytest.approx(2 + 30 + 5000)
+
+
+def test_a_repeated_centre_is_added_to_its_double_and_costs_the_first_of_the_others() -> None:
+    features = torch.tensor([[1.0], [10], [100], [1000]])
+    keys, weights = torch.tensor([[1.0, 0], [1, 0.1], [0, 1], [0.9, 1]]), torch.tensor([0.1, 0.2, 0.3, 0.4])
+    states, rest = add_nearest(features, keys, weights, torch.tensor([2, 2]), count=2)
+    # row 0 takes no part: the double and row 3 are nearest, rows 1 and 3 remain
+    assert states.flatten().tolist() == pytest.approx([100 + 30 + 400] * 2)
+    assert rest.item() == pytest.approx(2 + 400)
+    every = add_nearest(features, keys, weights, torch.tensor([2, 2]))[0]  # fewer than 32 others
+    assert every.flatten().tolist() == pytest.approx([100 + 30 + 400 + 2] * 2)
+
+
+def test_outliers_are_counted_beyond_the_quartiles() -> None:
+    # quartiles 2 and 4, so that the border is 7
+    assert outlier_share(torch.tensor([[1.0, 2, 3], [4, 100, 3], [2, 3, 8]])) == pytest.approx(2 / 9)
+    assert outlier_share(torch.ones(4)) == 0
