@@ -7,6 +7,7 @@ or more: softmax, norms, rotations, means over heads, sorting, gathering, and th
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
+from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.pruning.merging import recycled_counts
 from swiftvlm_eval.pruning.schedule import Stage
 from swiftvlm_eval.pruning.words import Scope
@@ -88,6 +89,7 @@ class PromptWork:
         patches: patches of one encoder input.
         stages: the edits, in order.
         entered: visual tokens of the decoder's input, where the stages begin with fewer.
+        layout: where the visual tokens come from; None where a plan does not know.
     """
 
     num_visual: int
@@ -97,6 +99,7 @@ class PromptWork:
     patches: int
     stages: tuple[StageWork, ...]
     entered: int | None = None
+    layout: VisualLayout | None = None
 
     def over_stages(self, of_stage: Callable[[StageWork], Work]) -> Work:
         """The sum over all stages."""
