@@ -40,7 +40,7 @@ def test_scores_come_from_the_declared_layer(name: str) -> None:
 
         session.adapter.decoder.queries = queries  # type: ignore[method-assign]
         generate(model, inputs_for(processor))
-    assert asked == list(expected.values())
+    assert asked == [layer for layer in expected.values() if layer is not None]
 
 
 def only_drops(method: PruningMethod) -> bool:
@@ -49,7 +49,7 @@ def only_drops(method: PruningMethod) -> bool:
     return bool(stages) and kept and not any(stage.merged for stage in stages)
 
 
-DROPPERS = [name for name in method_names() if only_drops(build(name))]
+DROPPERS = [name for name in method_names() if only_drops(build(name)) and not oracle_of(name).rewrites]
 
 
 @pytest.mark.parametrize("name", DROPPERS)

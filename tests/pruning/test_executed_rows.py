@@ -16,7 +16,7 @@ from swiftvlm_eval.pruning.budget import BudgetError
 
 def is_exact(name: str) -> bool:
     """Whether a method drops rows by counts that a plan knows."""
-    if oracle_of(name).scale or make_method(name).adaptive:
+    if oracle_of(name).scale or not oracle_of(name).everywhere or make_method(name).adaptive:
         return False
     return bool(make_method(name).plan(576, 32, 1 / 3).stages)
 

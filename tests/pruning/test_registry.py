@@ -68,7 +68,8 @@ def test_kept_indices_are_ordered_and_unique(name: str) -> None:
         generate(model, batch(processor, [(150, 110)]))
     for stage in session.traces[0].stages:
         kept = stage.kept_indices
-        assert all(a < b for a, b in pairwise(kept))
+        assert len(set(kept)) == len(kept)
+        assert all(a < b for a, b in pairwise(kept)) or not oracle_of(name).raster
         assert all(0 <= index < session.traces[0].num_visual for index in kept)
 
 

@@ -39,24 +39,30 @@ class MethodOracle:
 
     Attributes:
         method: its name.
-        score_layers: boundary -> 0-based layer whose projections score there, in a 16-layer decoder; empty if the
-            method asks for no attention of the decoder.
+        score_layers: boundary -> 0-based layer whose projections score there, in a 16-layer decoder; None at a stage
+            that asks no layer of the decoder; empty if the method asks for no attention of the decoder at all.
         cases: name -> options and their slow implementation.
         no_cases: why there are none.
         options: name of each option -> what setting it does.
         scale: options without which the method knows few budgets only; other tests build it with them.
         made: (rows dropped, merged rows planned, options, whether the last stage) -> rows that the stage makes.
         returns: options -> whether dropped tokens may come back at a later stage.
+        raster: whether the visual rows stand in the order of their tokens.
+        rewrites: whether rows that are kept change their content.
+        everywhere: whether every planned count can be executed; False if the tower or the tiles may refuse some.
     """
 
     method: str
-    score_layers: Mapping[int, int] = field(default_factory=dict)
+    score_layers: Mapping[int, int | None] = field(default_factory=dict)
     cases: Mapping[str, Case] = field(default_factory=dict)
     no_cases: str = ""
     options: Mapping[str, OptionCase]
     scale: Mapping[str, Any] = field(default_factory=dict)
     made: Callable[[int, int, Mapping[str, Any], bool], int] = makes_nothing
     returns: Callable[[Mapping[str, Any]], bool] = lambda options: False
+    raster: bool = True
+    rewrites: bool = False
+    everywhere: bool = True
 
 
 @cache
