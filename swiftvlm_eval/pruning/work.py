@@ -154,19 +154,21 @@ class PromptWork:
         entered = self.num_visual if self.entered is None else self.entered
         return Work(similarity=entered * self.num_question if self.stages else 0)
 
-    def tower_merging(self, kept: int, targets: int) -> Work:
+    def tower_merging(self, kept: int, targets: int, width: int | None = None) -> Work:
         """What VisionZip computes in the tower and the projector, its counts spread evenly over the encoder inputs.
 
         Args:
             kept: rows of the whole sample chosen by CLS attention, CLS rows among them; N keeps everything as it is.
             targets: rows of the whole sample into which the others are merged.
+            width: patches that are looked at for each target, itself included; None for all that are left.
         """
         if kept >= self.num_visual:
             return Work()
         pairs = 0
         for tile in range(self.encoder_inputs):
             own, into = (n // self.encoder_inputs + (tile < n % self.encoder_inputs) for n in (kept, targets))
-            pairs += into * (1 + self.patches - own - into)
+            left = 1 + self.patches - own
+            pairs += into * ((left if width is None else min(width * into, left)) - into)
         merged = Work(tower_similarity=pairs, tower_averaging=pairs, projection=kept + targets)
         return self.cls_attention + merged
 
