@@ -1,4 +1,4 @@
-"""Choosing rows one after the other, as pure tensor functions: by distance to those chosen, or by volume.
+"""Choosing rows one after the other, as pure tensor functions: by distance, by volume; and fits by them.
 
 Every pick is a few operations on all candidates and no step waits for the device. Everything is float32 unless the
 caller gives more; ties go to the lower index, and what is not a number is never preferred.
@@ -66,6 +66,37 @@ def farthest_points(states: Tensor, first: Tensor, count: int) -> Tensor:
     """
     points = states if states.dtype == torch.float64 else states.float()
     return greedy_maxmin(lambda pick: ((points - points[pick]) ** 2).sum(dim=1), first, count)
+
+
+def farthest_from_mean(states: Tensor) -> Tensor:
+    """The row farthest from the mean of all.
+
+    Args:
+        states: float, [n, D].
+
+    Returns:
+        int64, [].
+    """
+    distance = ((states - states.mean(dim=0)) ** 2).sum(dim=1)
+    return distance.nan_to_num(nan=-torch.inf).argmax()
+
+
+def residuals(states: Tensor, basis: Tensor, ridge: float = 1e-5) -> Tensor:
+    """How badly a few rows stand for each row: what is left of it after the least-squares fit by them.
+
+    Args:
+        states: float, [n, D].
+        basis: int64, [m], rows of `states`.
+        ridge: added to the diagonal of the basis rows' inner products.
+
+    Returns:
+        [n], lengths.
+    """
+    fitting = states[basis]
+    inner = fitting @ states.T
+    gram = inner[:, basis] + ridge * torch.eye(len(basis), dtype=states.dtype, device=states.device)
+    shares, _ = torch.linalg.solve_ex(gram, inner)  # unlike `solve` it does not wait for the device
+    return (states - shares.T @ fitting).norm(dim=1)
 
 
 def greedy_volume(kernel: Tensor, count: int) -> Tensor:
