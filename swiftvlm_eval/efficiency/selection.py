@@ -67,6 +67,7 @@ def executed_work(trace: SampleTrace, tower: TowerShape) -> PromptWork:
             StageWork(stage, edit.live, len(edit.index) - edit.made, edit.made, edit.asked)
             for stage, edit in zip(trace.plan.stages, trace.stages, strict=True)
         ),
+        layout=trace.layout,
     )
 
 

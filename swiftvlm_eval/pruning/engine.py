@@ -249,7 +249,7 @@ class PruningSession:
                 executed = StageTrace(stage.boundary, index, len(sample.index), edit.made, signals.asked)
                 self.traces[number].stages.append(executed)
                 if stage.part == 0 and self.method.needs & self.adapter.tower.offers:
-                    self.traces[number].encoder_inputs = signals.layout.num_tiles
+                    self.traces[number].layout = signals.layout
             new_states.append(states)
         self._evict(edits, cache)
         return left_padded(new_states), new_rows, new_carries

@@ -171,8 +171,9 @@ class Scheduled:
         expected = len(self.layers_for(budget))
         if len(chosen) != expected:
             raise ValueError(f"layers={list(chosen)}: {self.name} has {expected} stages")
-        if self.default_layers == (0,) and tuple(chosen) != (0,):
-            raise ValueError(f"layers={list(chosen)}: {self.name} acts before the decoder; allowed is 0")
+        if self.default_layers[:1] == (0,) and chosen[0] != 0:
+            first = "allowed is 0" if expected == 1 else "the first boundary is 0"
+            raise ValueError(f"layers={list(chosen)}: {self.name} acts before the decoder; {first}")
         if chosen[0] == 0 and (self.looks_back or self.scorers(expected)[0] == "previous"):
             raise ValueError(
                 f"layers={list(chosen)}: {self.name} scores by the layer that has just run; allowed are boundaries "

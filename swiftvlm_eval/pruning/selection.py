@@ -84,6 +84,37 @@ def farthest_points(states: Tensor, first: Tensor, count: int) -> Tensor:
     return greedy_maxmin(lambda pick: ((points - row_of(points, pick)) ** 2).sum(dim=1), first, count)
 
 
+def farthest_from_mean(states: Tensor) -> Tensor:
+    """The row farthest from the mean of all.
+
+    Args:
+        states: float, [n, D].
+
+    Returns:
+        int64, [].
+    """
+    distance = ((states - states.mean(dim=0)) ** 2).sum(dim=1)
+    return distance.nan_to_num(nan=-torch.inf).argmax()
+
+
+def residuals(states: Tensor, basis: Tensor, ridge: float = 1e-5) -> Tensor:
+    """How badly a few rows stand for each row: what is left of it after the least-squares fit by them.
+
+    Args:
+        states: float, [n, D].
+        basis: int64, [m], rows of `states`.
+        ridge: added to the diagonal of the basis rows' inner products.
+
+    Returns:
+        [n], lengths.
+    """
+    fitting = states[basis]
+    inner = fitting @ states.T
+    gram = inner[:, basis] + ridge * torch.eye(len(basis), dtype=states.dtype, device=states.device)
+    shares, _ = torch.linalg.solve_ex(gram, inner)  # unlike `solve` it does not wait for the device
+    return (states - shares.T @ fitting).norm(dim=1)
+
+
 def greedy_volume(kernel: Tensor, count: int) -> Tensor:
     """Takes again and again the row that adds most to the determinant of the chosen part of a kernel.
 

@@ -6,6 +6,7 @@ spread evenly over its tiles, the first ones taking what is left over. The seque
 further tiles' rows that show no patch. Nothing is unpadded, and there are no newline rows.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,6 +58,39 @@ def tile_counts(signals: Signals, fewest: int = 1) -> list[int]:
             f"{kept} rows of {layout.num_tiles} encoder inputs: allowed are {fewest} to {layout.side**2} of each"
         )
     return spread(kept, layout.num_tiles)
+
+
+def patches_per_view(layout: VisualLayout, kept: int) -> list[int]:
+    """How many patches of each view stay if every newline row does, for methods that choose on whole views.
+
+    An image has the share of the rows that it has of the tokens, by largest remainder; its patches are spread over its
+    encoder inputs, of which the base view is one and the fine view all others.
+
+    Args:
+        layout: of the sample.
+        kept: rows of the sample, newline rows included.
+
+    Raises:
+        BudgetError: an image's share is less than its newline rows and one patch of each view.
+    """
+    images, found = len(layout.tilings), list[int]()
+    tokens = layout.image.bincount(minlength=images).tolist()
+    shares = [divmod(kept * count, sum(tokens)) for count in tokens]
+    order = sorted(range(images), key=lambda image: -shares[image][1])  # stable: ties to the earlier image
+    more = order[: kept - sum(share for share, _ in shares)]
+    for image, tiling in enumerate(layout.tilings):
+        own, first = shares[image][0] + (image in more), len(found)
+        grids = layout.grids[first : first + (1 if tiling is None else 2)]
+        newlines, views = tokens[image] - sum(map(math.prod, grids)), sum(math.prod(grid) > 0 for grid in grids)
+        if own < newlines + views:
+            raise BudgetError(
+                f"{own} rows of an image: its {newlines} newline rows and {views} views need {newlines + views}; "
+                f"allowed are {newlines + views} to {tokens[image]}"
+            )
+        base = spread(own - newlines, layout.tiles_per_image[image])[0]
+        fine = min(own - newlines - base, sum(map(math.prod, grids[1:])))
+        found += [own - newlines - fine, fine][: len(grids)]
+    return found
 
 
 def shows_every_patch(layout: VisualLayout) -> bool:

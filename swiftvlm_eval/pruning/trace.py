@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.pruning.schedule import Plan
 
 
@@ -40,7 +41,7 @@ class SampleTrace:
         num_visual: N, visual tokens of the prompt.
         num_text: text tokens of the prompt.
         num_question: of these, the ones after the last visual token.
-        encoder_inputs: tiles that the vision tower encoded for the sample; 0 where the method does not look at it.
+        layout: where the visual tokens come from; None where the method does not look at the vision tower.
         plan: what was planned.
         rows_per_layer: visual rows that each layer really saw, merged rows included.
         stages: the edits, in order.
@@ -50,9 +51,14 @@ class SampleTrace:
     num_text: int
     num_question: int
     plan: Plan
-    encoder_inputs: int = 0
+    layout: VisualLayout | None = None
     rows_per_layer: list[int] = field(default_factory=list)
     stages: list[StageTrace] = field(default_factory=list)
+
+    @property
+    def encoder_inputs(self) -> int:
+        """Tiles that the vision tower encoded for the sample; 0 where the method does not look at it."""
+        return 0 if self.layout is None else self.layout.num_tiles
 
     @property
     def mean_visual_tokens(self) -> float:

@@ -7,6 +7,7 @@ or more: softmax, norms, rotations, means over heads, sorting, gathering, and th
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
+from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.pruning.merging import recycled_counts
 from swiftvlm_eval.pruning.schedule import Stage
 from swiftvlm_eval.pruning.words import Scope
@@ -97,6 +98,7 @@ class PromptWork:
         patches: patches of one encoder input.
         stages: the edits, in order.
         entered: visual tokens of the decoder's input, where the stages begin with fewer.
+        layout: where the visual tokens come from; None where a plan does not know.
     """
 
     num_visual: int
@@ -106,6 +108,7 @@ class PromptWork:
     patches: int
     stages: tuple[StageWork, ...]
     entered: int | None = None
+    layout: VisualLayout | None = None
 
     def over_stages(self, of_stage: Callable[[StageWork], Work]) -> Work:
         """The sum over all stages."""
@@ -160,19 +163,21 @@ class PromptWork:
         entered = self.num_visual if self.entered is None else self.entered
         return Work(similarity=entered * self.num_question if self.stages else 0)
 
-    def tower_merging(self, kept: int, targets: int) -> Work:
+    def tower_merging(self, kept: int, targets: int, width: int | None = None) -> Work:
         """What VisionZip computes in the tower and the projector, its counts spread evenly over the encoder inputs.
 
         Args:
             kept: rows of the whole sample chosen by CLS attention, CLS rows among them; N keeps everything as it is.
             targets: rows of the whole sample into which the others are merged.
+            width: patches that are looked at for each target, itself included; None for all that are left.
         """
         if kept >= self.num_visual:
             return Work()
         pairs = 0
         for tile in range(self.encoder_inputs):
             own, into = (n // self.encoder_inputs + (tile < n % self.encoder_inputs) for n in (kept, targets))
-            pairs += into * (1 + self.patches - own - into)
+            left = 1 + self.patches - own
+            pairs += into * ((left if width is None else min(width * into, left)) - into)
         merged = Work(tower_similarity=pairs, tower_averaging=pairs, projection=kept + targets)
         return self.cls_attention + merged
 
