@@ -64,7 +64,7 @@ class Composed(PruningMethod):
                 raise self._refused(f"schedule={part.schedule} of {part.name}: published for the method alone")
         if isinstance(self.then, Composed):
             raise self._refused("the second method is a composition; write them in the order in which they act")
-        if self.then.default_layers == (0,):
+        if self.then.default_layers[:1] == (0,):
             raise self._refused(f"{self.then.name} acts before the decoder; allowed is to name it first")
         if words := sorted(self.then.needs & OF_THE_IMAGE):
             raise self._refused(f"{self.then.name} needs {', '.join(words)}, which tells of tokens that may be gone")

@@ -13,7 +13,6 @@ tile, assembled without unpadding and newline rows, and the decoder chooses amon
 cuts the base view alone, by a row that is not the last). Published counts are 96 and 32; the others have their ratio.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -56,15 +55,6 @@ class VScan(PruningMethod):
     }
 
     local_layer: Annotated[int, Field(ge=0)] | None = None
-
-    def boundaries(
-        self, num_layers: int, budget: float | None = None, layers: Sequence[int] | None = None
-    ) -> tuple[int, ...]:
-        """The first one is 0, for the tower's patches are there alone."""
-        chosen = super().boundaries(num_layers, budget, layers)
-        if chosen[0] != 0:
-            raise ValueError(f"layers={list(chosen)}: {self.name} acts before the decoder first; allowed is 0 there")
-        return chosen
 
     def select(self, signals: Signals) -> RowEdit:
         """The two scans, or the decoder's choice."""
