@@ -40,6 +40,7 @@ class CDPruner(PruningMethod):
     title: ClassVar[str] = "CDPruner (no condition)"
     source: ClassVar[str] = "arXiv 2506.10967"
     code: ClassVar[str] = "Theia-4869/CDPruner, Apache-2.0"
+    caveat: ClassVar[str] = "without its text condition: the paper's ablation, not its full method"
     summary: ClassVar[str] = "before the decoder: the patches that span the largest volume; the paper's ablation"
     position_rule: ClassVar[PositionRule] = "compact"
     needs: ClassVar[frozenset[Need]] = frozenset({"patch_features"})

@@ -39,6 +39,7 @@ class SCoRe(PatchSelector):
     title: ClassVar[str] = "SCoRe"
     source: ClassVar[str] = "CVPR 2026"
     code: ClassVar[str] = "none published"
+    caveat: ClassVar[str] = "formula known at second hand only, not from the paper or its authors' code"
     summary: ClassVar[str] = "before the decoder: distance weighted by class-token attention (at second hand)"
     presets: ClassVar = {count / 576: kept_shares(count) for count in (64, 128, 192)}
 

@@ -12,7 +12,6 @@ first; the authors' sort leaves that to chance. On LLaVA-NeXT the grid is lost, 
 are no newline rows. Every row is traced as -1. Written from a description: the authors' code is non-commercial.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -88,11 +87,9 @@ class ToMe(PruningMethod):
     default_layers: ClassVar[tuple[int, ...]] = (0,)
     presets: ClassVar = {count / 576: kept_shares(count) for count in (64, 128, 192)}
 
-    def plan(
-        self, num_visual: int, num_layers: int, budget: float | None = None, layers: Sequence[int] | None = None
-    ) -> Plan:
+    def plan(self, num_visual: int, num_layers: int, budget: float | None = None) -> Plan:
         """No stage, and so no edit of the tower, where every row stays."""
-        found = super().plan(num_visual, num_layers, budget, layers)
+        found = super().plan(num_visual, num_layers, budget)
         return found if found.stages[0].kept < num_visual else Plan(num_visual, num_layers)
 
     def edit_tower(self, rows: TowerRows, point: TowerPoint, stage: Stage) -> TowerRows:
