@@ -100,8 +100,8 @@ def _caption(board: Board) -> str:
     (first, share, *_), (leader, relative, *_) = ordered(earlier)[0], ordered(now)[0]
     count = len(board.sections[1].rows)
     return (
-        f"The best {min(SHOWN, count)} of {count} rows. This model is a test bench and no evidence about LLaVA. Intervals\n"
-        "cover documents, not trainings, and the\n"
+        f"The best {min(SHOWN, count)} of {count} rows. This model is a test bench and no evidence about LLaVA.\n"
+        "Intervals cover documents, not trainings, and the\n"
         "order depends on the training run: on an earlier checkpoint\n"
         f"{markdown(first)} led grounding with {share:.1f} % of vanilla, on this one\n"
         f"{markdown(leader)} with {relative:.1f} %; "
