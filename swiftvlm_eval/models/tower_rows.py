@@ -116,9 +116,12 @@ class TowerRowsLoop:
             projection(normed).unflatten(-1, (attention.num_heads, attention.head_dim)).transpose(1, 2)
             for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
-        bias = self._sizes.log()[:, None, None].to(hidden_states.dtype) if self.edited else None
-        mixed = scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=attention.scale)
-        hidden = hidden_states + attention.out_proj(mixed.transpose(1, 2).flatten(2))
+        if self.edited:
+            bias = self._sizes.log()[:, None, None].to(hidden_states.dtype)
+            mixed = scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=attention.scale)
+            hidden = hidden_states + attention.out_proj(mixed.transpose(1, 2).flatten(2))
+        else:  # until then the layer's own kernel
+            hidden = hidden_states + attention(hidden_states=normed, attention_mask=None)[0]
         point = TowerPoint(number, "attention", self._feature_layer, self._patches)
         hidden = self._edit(hidden, point, queries, keys)
         hidden = hidden + layer.mlp(layer.layer_norm2(hidden))

@@ -81,9 +81,8 @@ class ApET(PruningMethod):
         if not 0 < count < total:
             return torch.arange(count, device=states.device), states[:count]
         points = states.float()
-        draw = None if generator is None else torch.randint(total, (1,), generator=generator).to(states.device)[0]
-        first = farthest_from_mean(points) if draw is None else draw
-        sampled = farthest_points(points, first, size)
+        first = farthest_from_mean(points) if generator is None else torch.randint(total, (), generator=generator)
+        sampled = farthest_points(points, first.to(points.device), size)
         error = residuals(points, sampled).nan_to_num(nan=-1.0)
         if self.mode == "official":
             order = ranking(error)
@@ -91,7 +90,7 @@ class ApET(PruningMethod):
             filled = filled.sort().values if raster else filled
         else:
             order = ranking(error.index_fill(0, sampled, -torch.inf))
-            receiving, gone, filled = *order[:-size].split([count - size, total - count]), sampled
+            (receiving, gone), filled = order[:-size].split([count - size, total - count]), sampled
         rows = states.clone()
         if count > size:
             sums, members = sums_and_sizes(points[gone], nearest(points[gone], points[receiving]), count - size)

@@ -7,10 +7,9 @@ numbers weigh attention in the layers that follow. Of the P patches of an encode
 reads them; the decoder sees them in ToMe's order, which is no longer that of the image, at compact positions.
 
 Decisions: the layers up to the one that feeds the projector share the P - T merges evenly, the first ones taking what
-is left over (17 and 16 of 23 layers for 192 of 576); a layer merges at most all it can, the rest waits for later ones.
-Links of equal strength go by the earlier row; the authors' sort leaves them to chance. On LLaVA-NeXT the grid is lost,
-so that nothing is unpadded and there are no newline rows. Every row is traced as -1. The original is licensed for
-non-commercial use; this is written from a description.
+is left over (for 192 of 576 16 layers merge 17 each and 7 merge 16). Of links of equal strength the earlier row's goes
+first; the authors' sort leaves that to chance. On LLaVA-NeXT the grid is lost, so that nothing is unpadded and there
+are no newline rows. Every row is traced as -1. Written from a description: the authors' code is non-commercial.
 """
 
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from swiftvlm_eval.models.tower_rows import TowerPoint, TowerRows
-from swiftvlm_eval.pruning.budget import BudgetError
+from swiftvlm_eval.pruning.budget import BudgetError, kept_shares
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.schedule import Plan, Stage
 from swiftvlm_eval.pruning.scores import ranking
@@ -36,22 +35,23 @@ from swiftvlm_eval.pruning.work import PromptWork, Work
 def merges_per_layer(patches: int, left: int, layers: int) -> tuple[int, ...]:
     """How many rows each layer merges away, so that of `patches` beside the class token `left` remain.
 
+    As even as can be, the first layers more; what a late layer cannot merge is spread over those before it.
+
     Raises:
         BudgetError: more are to remain than there are, or fewer than can.
     """
-    merges, rows, waiting = [], 1 + patches, 0
-    for wanted in spread(max(patches - left, 0), layers):
-        merges.append(min(wanted + waiting, (rows - 1) // 2))
-        waiting += wanted - merges[-1]
-        rows -= merges[-1]
-    if waiting or left > patches:
-        least = patches
+    merges: list[int] = []
+    for each in range(patches + 1):
+        merges, rows = [], 1 + patches
         for _ in range(layers):
-            least -= least // 2
-        raise BudgetError(
-            f"{left} rows of an encoder input: with {layers} merging layers allowed are {least} to {patches}"
-        )
-    return tuple(merges)
+            merges.append(min(each, (rows - 1) // 2))
+            rows -= merges[-1]
+        too_many = left + 1 - rows
+        if too_many >= 0 and left <= patches:
+            fewer = [layer for layer, count in enumerate(merges) if count][::-1][:too_many]
+            return tuple(count - (layer in fewer) for layer, count in enumerate(merges))
+    least = patches - sum(merges)
+    raise BudgetError(f"{left} rows of an encoder input: {layers} merging layers allow {least} to {patches}")
 
 
 def merged(rows: TowerRows, keys: Tensor, count: int) -> TowerRows:
@@ -86,6 +86,7 @@ class ToMe(PruningMethod):
     position_rule: ClassVar[PositionRule] = "compact"
     needs: ClassVar = frozenset({"patch_features", "tower_rows"})
     default_layers: ClassVar[tuple[int, ...]] = (0,)
+    presets: ClassVar = {count / 576: kept_shares(count) for count in (64, 128, 192)}
 
     def plan(
         self, num_visual: int, num_layers: int, budget: float | None = None, layers: Sequence[int] | None = None
