@@ -41,6 +41,7 @@ def test_auto_classes_load_a_float32_llava_with_the_promised_shape(loaded):
 SCALED = {
     **{"fastv": [1], "random": [1], "swiftvlm": [1, 4, 5], "sparsevlm": [1, 3, 6], "sparsevlm_plus": [1, 3, 6]},
     **{"sparsevlm_v1": [1, 3, 6, 8], "pdrop": [3, 6, 9], "feather": [3, 6], "visionzip": [0], "downsample": [0]},
+    **{"nuwa": [0, 6], "tome": [0], "duet": [0, 6, 9], "apet": [0, 6]},
 }
 
 
