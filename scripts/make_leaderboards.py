@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from demo_model.card import read_facts, render_card
 
-from swiftvlm_eval import make_method, method_names
+from swiftvlm_eval import PruningMethod, make_method, method_names
 from swiftvlm_eval.demo import checkpoint_path
 from swiftvlm_eval.leaderboard import build
 from swiftvlm_eval.leaderboard.board import Board
@@ -21,6 +22,7 @@ CARD = checkpoint_path().parent / "README.md"
 README = ROOT.parent / "README.md"
 GROUNDING = "demo_refcoco"
 BEGIN, END = "<!-- made by make leaderboard -->", "<!-- end -->"
+METHODS_PAGE = ROOT.parent / "docs" / "methods.md"
 METHODS = "<!-- methods: made by make leaderboard -->"
 SHOWN = 10
 """Rows of the README's table."""
@@ -76,7 +78,7 @@ def readme(board: Board) -> str:
         for label, cells in shown.items()
     ]
     scored = replaced(README.read_text(), BEGIN, [table(header, body), "", _caption(board)])
-    return replaced(scored, METHODS, [methods_table()])
+    return replaced(scored, METHODS, [methods_list()])
 
 
 def replaced(page: str, begin: str, lines: Sequence[str]) -> str:
@@ -85,12 +87,46 @@ def replaced(page: str, begin: str, lines: Sequence[str]) -> str:
     return "\n".join([before + begin, *lines, END + rest.split(END, 1)[1]])
 
 
-def methods_table() -> str:
-    """All registered methods as their classes describe themselves: baselines, then by the paper's arXiv id."""
-    methods = [make_method(name) for name in method_names()]
-    papers = sorted(methods, key=lambda method: (method.source.startswith("arXiv"), method.source, method.name))
-    rows = [f"| `{method.name}` | {method.source} | {method.summary} |" for method in papers]
-    return "\n".join(["| name | source | what it does |", "|---|---|---|", *rows])
+def methods_list() -> str:
+    """All registered methods by where they act."""
+    places: dict[str, list[str]] = {
+        "Baselines": [],
+        "Before the decoder": [],
+        "Before it and inside": [],
+        "Inside": [],
+    }
+    for method in map(make_method, method_names()):
+        layers = method.layers_for(1 / 3)
+        place = "Baselines" if not _published(method) else "Inside" if layers[0] else "Before the decoder"
+        place = "Before it and inside" if place == "Before the decoder" and len(layers) > 1 else place
+        places[place].append(f"`{method.name}`")
+    lines = [f"* {place}: {', '.join(names)}" for place, names in places.items()]
+    return "\n".join(wrapped for line in lines for wrapped in wrap(line, 118, subsequent_indent="  "))
+
+
+def methods_page() -> str:
+    """docs/methods.md: all registered methods as their classes describe themselves, baselines first, then by name."""
+    methods = sorted(map(make_method, method_names()), key=lambda method: (_published(method), method.name))
+    lines = [
+        "# Methods",
+        "",
+        "Made by `make leaderboard` from the methods' classes; `swiftvlm-eval methods NAME` adds",
+    ]
+    lines += ["options, presets and the plan of a budget, layer by layer. Layers are those of a decoder of 32.", ""]
+    for method in methods:
+        needs = ", ".join(f"`{need}`" for need in sorted(method.needs)) or "nothing but rows and attention"
+        lines += [f"## {method.name}", "", f"{markdown(method.title)}, {markdown(method.source)}: {method.summary}."]
+        where = [f"after layer {layer}" if layer else "before the decoder" for layer in method.layers_for(1 / 3)]
+        lines += ["", f"* acts {', '.join(where) or 'nowhere'}; needs {needs}"]
+        lines += [f"* authors' code: {markdown(method.code)}"] if _published(method) else []
+        lines += [f"* to be known: {method.caveat}"] if method.caveat else []
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _published(method: PruningMethod) -> bool:
+    """Whether a paper proposes it; the others are baselines."""
+    return method.source not in ("baseline", "no reduction")
 
 
 def _caption(board: Board) -> str:
@@ -113,5 +149,6 @@ if __name__ == "__main__":
     written, board = regenerate(ROOT)
     CARD.write_text(demo_card(board))
     README.write_text(readme(board))
-    for path in [*written, CARD, README]:
+    METHODS_PAGE.write_text(methods_page())
+    for path in [*written, CARD, README, METHODS_PAGE]:
         print(f"wrote {path.relative_to(ROOT.parent)}")

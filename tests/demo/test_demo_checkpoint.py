@@ -37,23 +37,18 @@ def test_auto_classes_load_a_float32_llava_with_the_promised_shape(loaded):
     assert processor.num_additional_image_tokens == 1 and processor.tokenizer.padding_side == "left"
 
 
-# Layers that have run before each edit at budget 1/3: the papers' of 32, times 12 / 32, rounded, each once.
-SCALED = {
-    **{"fastv": [1], "random": [1], "swiftvlm": [1, 4, 5], "sparsevlm": [1, 3, 6], "sparsevlm_plus": [1, 3, 6]},
-    **{"sparsevlm_v1": [1, 3, 6, 8], "pdrop": [3, 6, 9], "feather": [3, 6], "visionzip": [0], "downsample": [0]},
-    **{"nuwa": [0, 6], "tome": [0], "duet": [0, 6, 9], "apet": [0, 6]},
-}
-
-
 def test_no_method_has_layers_of_its_own_on_this_checkpoint(loaded):
+    """Every method acts after its paper's layers, in proportion: 12 of 32, at least the first."""
     model, _ = loaded
-    adapter = adapter_for(model)
-    assert set(SCALED) == set(method_names()) - {"vanilla"}
-    for name, boundaries in SCALED.items():
-        plan = make_method(name).plan(144, 12, 1 / 3, adapter.recommended_layers.get(name))
-        assert [stage.boundary for stage in plan.stages] == boundaries, name
-    plan = make_method("fastv").plan(144, 12, 1 / 3, adapter.recommended_layers.get("fastv"))
-    assert plan.rows_per_layer == (144, *[39] * 11)  # (12 * 48 - 144) / 11 = 39.3
+    assert adapter_for(model).recommended_layers == {}
+    for name in method_names():
+        method, scaled = make_method(name), []
+        for boundary in method.layers_for(1 / 3):
+            wanted = max(1, round(boundary * 12 / 32)) if boundary else 0
+            scaled.append(max([wanted, *(each + 1 for each in scaled[-1:])]))
+        found = [stage.boundary for stage in method.plan(144, 12, 1 / 3).stages]
+        assert found == scaled, name
+    assert make_method("fastv").plan(144, 12, 1 / 3).rows_per_layer == (144, *[39] * 11)  # (12 * 48 - 144) / 11 = 39.3
 
 
 def test_prompt_has_one_bos_and_a_placeholder_for_every_visual_token(loaded):
