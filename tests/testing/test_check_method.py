@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -142,6 +143,7 @@ def test_every_failure_is_reported_and_the_rest_still_runs() -> None:
 
 def test_a_good_method_passes_by_class_and_by_name() -> None:
     assert check_method(First) == [check.__name__ for check in CHECKS]
-    assert check_method("fastv", {"scope": "visual"})
+    own = Path(__file__).parents[2] / "examples" / "own_method" / "cls_top.py"
+    assert len(check_method(f"{own}:ClsTop")) == len(CHECKS)
     with pytest.raises(ValueError, match="method='nobody': unknown"):
         check_method("nobody")
