@@ -13,6 +13,7 @@ from swiftvlm_eval import make_method, method_names, prune
 from swiftvlm_eval.efficiency.selection import executed_work, planned_work, prices, selection_flops
 from swiftvlm_eval.efficiency.table import flops_rows
 from swiftvlm_eval.models.shape import CLIP_L, LLAVA_7B, DecoderShape, TowerShape
+from swiftvlm_eval.pruning.budget import BudgetError
 from swiftvlm_eval.pruning.uniform import expected_union
 from swiftvlm_eval.pruning.work import Work
 from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava, tiny_llava_next
@@ -163,3 +164,21 @@ def test_the_record_has_feathers_union_as_planned_and_as_its_reported_flops_have
     assert other.attributed_plan(other.plan(576, 32, 1 / 3)) is None
     fill = make_method("feather")
     assert fill.attributed_plan(fill.plan(576, 32, 1 / 3)) is None
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_a_selection_among_2880_rows_is_below_five_percent_of_its_prefill(name: str) -> None:
+    """A 7B decoder with 70 text rows; the layers' FLOPs by hand, as the papers count them."""
+    found = 0
+    for share in (1 / 3, 2 / 9, 1 / 9):
+        method = make_method(name, oracle_of(name).scale)
+        try:
+            plan = method.plan(2880, 32, share)
+        except BudgetError:
+            continue
+        selection = sum(selection_flops(method, planned_work(plan, 70, 30, CLIP_L), LLAVA_7B, CLIP_L).values())
+        rows = [visual + 70 for visual in plan.rows_per_layer]
+        layers = sum(4 * n * 4096**2 + 2 * n**2 * 4096 + 3 * n * 4096 * 11008 for n in rows)
+        assert selection < 0.05 * layers, share
+        found += 1
+    assert found

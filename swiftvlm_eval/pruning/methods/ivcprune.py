@@ -49,6 +49,7 @@ class IVCPrune(PruningMethod):
     name: ClassVar[str] = "ivcprune"
     title: ClassVar[str] = "IVC-Prune"
     source: ClassVar[str] = "arXiv 2602.03060"
+    caveat: ClassVar[str] = "after layer 2, where its authors prune another model: their LLaVA setting meets no budget"
     summary: ClassVar[str] = "rotary coordinates and value similarity; earlier caches forget what is dropped"
     code: ClassVar[str] = "FireRedTeam/IVC-Prune, no licence file"
     needs: ClassVar = frozenset({"layer_values"})
