@@ -26,7 +26,7 @@ leaderboard: setup ## regenerate leaderboards/ from the committed records and pu
 	$(BIN)/python scripts/make_leaderboards.py
 
 test: setup ## the tests (CPU, no network)
-	HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: setup ## ruff and mypy
 	$(BIN)/ruff check .
