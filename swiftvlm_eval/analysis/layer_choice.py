@@ -45,7 +45,9 @@ class _Path:
         return -self.value, len(self.layers), self.layers
 
 
-def best_choices(x: Mapping[int, float], num_layers: int, stages: int, *, count: int = 1, gap: int = 2) -> list[Choice]:
+def best_choices(
+    x: Mapping[int, float], num_layers: int, stages: int, *, count: int = 1, gap: int = 2
+) -> list[Choice]:
     """The best sets of at most `stages` layers whose x rise strictly, from x_2 on (equations 4, 5 and 7).
 
     Dynamic programming over the number of layers chosen and the last of them, O(stages * L^2 * count). Values are

@@ -99,7 +99,9 @@ def shared_prefill(adapter: FamilyAdapter, layers: int) -> Iterator[SharedPrefil
     shared = SharedPrefill()
     modules = [adapter.decoder.layers[number] for number in range(layers)]
     with ExitStack() as stack:
-        stack.enter_context(restored((adapter.core, "get_image_features"), *((module, "forward") for module in modules)))
+        stack.enter_context(
+            restored((adapter.core, "get_image_features"), *((module, "forward") for module in modules))
+        )
         adapter.core.get_image_features = shared.encoding(adapter.core.get_image_features)
         for number, module in enumerate(modules):
             module.forward = shared.layer(number, module.forward)
@@ -112,8 +114,10 @@ def _same(known: Any, given: Any) -> bool:
         alike = isinstance(known, Tensor) and isinstance(given, Tensor) and known.dtype == given.dtype
         return alike and torch.equal(known, given)
     if isinstance(known, dict):
-        return isinstance(given, dict) and known.keys() == given.keys() and all(
-            _same(value, given[key]) for key, value in known.items()
+        return (
+            isinstance(given, dict)
+            and known.keys() == given.keys()
+            and all(_same(value, given[key]) for key, value in known.items())
         )
     if isinstance(known, list | tuple):
         return isinstance(given, list | tuple) and len(known) == len(given) and all(map(_same, known, given))

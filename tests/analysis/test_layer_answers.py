@@ -93,9 +93,7 @@ def test_answers_are_those_of_full_runs(checkpoint: Checkpoint, number: int) -> 
     assert not answers.not_finite
 
 
-def test_image_and_first_layers_run_once_a_sample(
-    checkpoint: Checkpoint, shared: SharedPrefill
-) -> None:
+def test_image_and_first_layers_run_once_a_sample(checkpoint: Checkpoint, shared: SharedPrefill) -> None:
     runs = {"tower": 0, "first": 0, "second": 0, "third": 0}
 
     def count(name: str) -> Any:
