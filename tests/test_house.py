@@ -122,7 +122,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lmms": {"models", "pruning", "efficiency", "runs"},
     "plugin": {"models", "pruning"},
     "sweep": {"lmms", "plugin", "models", "pruning", "results", "runs"},
-    "analysis": {"models", "pruning", "sweep", "lmms", "plugin", "results", "runs", "demo", "efficiency"},
+    "analysis": {"models", "pruning", "sweep", "lmms", "results", "runs", "demo", "efficiency", "leaderboard"},
     "cli": {
         *(
             "demo",

@@ -12,7 +12,8 @@ from typing import Any
 
 from swiftvlm_eval.analysis.layer_choice import Choice, best_choices
 from swiftvlm_eval.analysis.profile_plot import profile_plot
-from swiftvlm_eval.analysis.profile_statistics import DRAWS, LEVEL, Profile, ScoredSample, wins
+from swiftvlm_eval.analysis.profile_statistics import Profile, ScoredSample, wins
+from swiftvlm_eval.leaderboard.compute.statistics import LEVEL
 from swiftvlm_eval.pruning.selected_layers import LAYERS_FORMAT, ProfiledModel
 from swiftvlm_eval.results.store import write_atomically
 
@@ -211,7 +212,7 @@ def _profile_facts(settings: Settings, profile: Profile, extra: Mapping[str, Any
         "format": PROFILE_FORMAT,
         "model": settings.model.model_dump(),
         "settings": settings.facts,
-        "interval": f"{LEVEL:.0%}, Bayesian bootstrap over images, {DRAWS} draws",
+        "interval": f"{LEVEL:.0%}, Bayesian bootstrap over images, {len(profile.draws)} draws",
         "layers": [
             {"layer": layer, "x": x, "low": low, "high": high}
             for layer, (x, low, high) in enumerate(intervals, start=2)

@@ -1,8 +1,9 @@
 """From scores of samples to x of layers: relative to vanilla, averaged over tasks, with intervals by bootstrap.
 
-Documents of one image stand or fall together, so that whole images are drawn (Rubin's Bayesian bootstrap, with equal
-weights for vanilla and all layers, as on the leaderboards). Every draw also chooses layers: how often a set wins tells
-whether the choice would be the same on other documents.
+Intervals are those of the leaderboards (`leaderboard.compute.statistics`): documents of one image stand or fall
+together, so that whole images are drawn, with equal weights for vanilla and all layers, and each end grants one unseen
+event. Every draw also chooses layers: how often a set wins tells whether the choice would be the same on other
+documents.
 """
 
 from collections import Counter
@@ -13,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swiftvlm_eval.analysis.layer_choice import best_choices
+from swiftvlm_eval.leaderboard.compute.statistics import LEVEL, RESAMPLES, mean_of, ratio_draws, seed_of
 
-DRAWS = 2000
-LEVEL = 0.95
 DIGITS = 9
 """x is rounded to so many decimals, so that equal scores added in another order are equal."""
 
@@ -66,7 +66,7 @@ class Profile:
         return dict(enumerate(self.x, start=2))
 
 
-def make_profile(samples: Mapping[str, Sequence[ScoredSample]], *, seed: int = 0, draws: int = DRAWS) -> Profile:
+def make_profile(samples: Mapping[str, Sequence[ScoredSample]], *, seed: int = 0, draws: int = RESAMPLES) -> Profile:
     """The profile of scored samples.
 
     Args:
@@ -79,7 +79,7 @@ def make_profile(samples: Mapping[str, Sequence[ScoredSample]], *, seed: int = 0
             not finite, or documents of fewer than two units.
     """
     ratios, drawn, scores, clusters = {}, [], {}, {}
-    for number, (task, own) in enumerate(sorted(samples.items())):
+    for task, own in sorted(samples.items()):
         table = np.array([[sample.vanilla, *sample.by_layer] for sample in own], dtype=np.float64)
         if not np.isfinite(table).all():
             raise ValueError(f"{task}: a score is not finite")
@@ -94,21 +94,20 @@ def make_profile(samples: Mapping[str, Sequence[ScoredSample]], *, seed: int = 0
         ratios[task] = total[1:] / total[0]
         scores[task] = tuple((total / len(own)).tolist())
         clusters[task] = len(names)
-        weights = np.random.default_rng([seed, number]).standard_exponential((draws, len(names)))
-        sums = weights @ units
-        drawn.append(sums[:, 1:] / sums[:, :1])
+        own_seed = seed_of(f"{task} {seed}")
+        drawn.append(ratio_draws(units[:, 1:].T / len(own), units[:, 0] / len(own), seed=own_seed, resamples=draws))
     mean = np.mean(list(ratios.values()), axis=0)
-    resampled = np.mean(drawn, axis=0)
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    over_tasks = [mean_of(list(columns)) for columns in zip(*drawn, strict=True)]
+    low, high = zip(*(column.interval(LEVEL) for column in over_tasks), strict=True)
     return Profile(
         x=_rounded(mean),
-        low=_rounded(low),
-        high=_rounded(high),
+        low=_rounded(np.array(low)),
+        high=_rounded(np.array(high)),
         by_task={task: _rounded(values) for task, values in ratios.items()},
         scores=scores,
         documents={task: len(own) for task, own in samples.items()},
         clusters=clusters,
-        draws=resampled.round(DIGITS),
+        draws=np.stack([column.middle for column in over_tasks], axis=1).round(DIGITS),
     )
 
 

@@ -26,9 +26,7 @@ def select_layers_command(
     samples: Annotated[int, typer.Option(min=2, help="Documents per task, drawn at random.")] = 1000,
     split: Annotated[
         str | None,
-        typer.Option(
-            help="Of the documents; one that the benchmark is not scored on. Default train; val for the demo."
-        ),
+        typer.Option(help="Of the documents; one that no benchmark is scored on. Default: train; val for the demo."),
     ] = None,
     top: Annotated[float, typer.Option(help="Share of the visual tokens that a layer keeps.")] = 0.2,
     stages: Annotated[int, typer.Option(min=1, max=32, help="Most layers to choose.")] = 3,
@@ -146,16 +144,16 @@ def _tell(written: "Written", failed: int, out: Path) -> None:
         table.add_row(layers, boundaries, f"{choice.objective:.4f}", f"{share.get(choice.layers, 0.0):.0%}")
     console.print(table)
     console.print(
-        "first row: the choice. Layers as in the paper, from 1; boundary b: b layers have run. wins: how often a set is "
-        "best when the documents are drawn anew",
+        "first row: the choice. Layers as in the paper, from 1; boundary b: b layers have run. wins: how often a set "
+        "is best when the documents are drawn anew",
         soft_wrap=True,
     )
     if written.note:
         console.print(f"[yellow]note[/] {written.note}", soft_wrap=True)
     if failed:
         console.print(
-            f"[yellow]note[/] {failed} answers began on logits that are not finite and count as they are; profile.json "
-            "says of which layers",
+            f"[yellow]note[/] {failed} answers began on logits that are not finite and count as they are; "
+            "profile.json says of which layers",
             soft_wrap=True,
         )
     console.print(
