@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from swiftvlm_eval.demo import DATA_NAMES
 from swiftvlm_eval.lmms.answering import generation_arguments
 from swiftvlm_eval.results.benchmarks import shipped_benchmarks
 
-DEMO_SPLIT = "val"
+DEMO_SPLIT: Final = "val"
 _OF_A_SOURCE = ("repository", "config", "revision")
 """What another split of a repository shares with the one that is scored."""
 
@@ -142,7 +142,7 @@ def _demo_rows(name: str, task: Any, split: str, samples: int, seed: int) -> Any
 
     if split != DEMO_SPLIT:
         raise ValueError(
-            f"split={split!r}: the demo model was trained on 'train' and is scored on 'test'; allowed is {DEMO_SPLIT!r}"
+            f"split={split!r}: the demo was trained on 'train' and is scored on 'test'; allowed is {DEMO_SPLIT!r}"
         )
     with tempfile.TemporaryDirectory() as folder:
         generate_split(DEMO_SPLIT, samples, seed, Path(folder))

@@ -122,7 +122,11 @@ def test_other_weights_are_another_model_and_another_kernel_is_not(tmp_path: Pat
 @pytest.mark.parametrize(
     ("changes", "method", "said"),
     [
-        ({"by_stages": choices((5,), (4, 9))}, "swiftvlm", "for up to 2 stages, and swiftvlm has 3; run select-layers"),
+        (
+            {"by_stages": choices((5,), (4, 9))},
+            "swiftvlm",
+            "for up to 2 stages, and swiftvlm has 3; run select-layers",
+        ),
         ({"by_stages": choices((5,), (5,), (5,))}, "swiftvlm", "holds 1 layers, and swiftvlm has 3 stages.*at most 1"),
         ({"by_stages": choices((), (), ())}, "fastv", "holds 0 layers, and fastv has 1 stages.*no stages"),
         ({}, "vanilla", "vanilla has no stages"),
