@@ -6,8 +6,9 @@ at hand; the demo's tasks draw scenes with the generator that drew their benchma
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,7 +85,26 @@ def selection_task(name: str, task: Any, split: str, samples: int, seed: int) ->
             f"samples={samples}: {name} has {len(rows)} documents in split {split!r}; allowed is at most that many"
         )
     drawn = np.random.default_rng(seed).choice(len(rows), samples, replace=False)
-    return SelectionTask(name, task, metric, {int(number): rows[int(number)] for number in sorted(drawn)})
+    return SelectionTask(name, task, metric, _Drawn(rows, drawn.tolist()))
+
+
+class _Drawn(Mapping[int, Any]):
+    """Some rows of a split by their numbers, ascending; a row (with its image) is read when it is asked for."""
+
+    def __init__(self, rows: Any, numbers: Iterable[int]) -> None:
+        self._rows = rows
+        self._numbers = dict.fromkeys(sorted(numbers))
+
+    def __getitem__(self, number: int) -> Any:
+        if number not in self._numbers:
+            raise KeyError(number)
+        return self._rows[number]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
 
 
 def _metric(name: str, task: Any) -> str:
@@ -138,16 +158,23 @@ def _demo_rows(name: str, task: Any, split: str, samples: int, seed: int) -> Any
     """Fresh scenes of the demo's split, at least one document each."""
     from datasets import Dataset
 
-    from swiftvlm_eval.demo.data import generate_split
-
     if split != DEMO_SPLIT:
         raise ValueError(
             f"split={split!r}: the demo was trained on 'train' and is scored on 'test'; allowed is {DEMO_SPLIT!r}"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        generate_split(DEMO_SPLIT, samples, seed, Path(folder))
-        rows = Dataset.from_parquet(f"{folder}/{name}.parquet", cache_dir=folder, keep_in_memory=True)
-        return task.config.process_docs(rows) if task.config.process_docs else rows
+    folder = _demo_folder(samples, seed).name
+    rows = Dataset.from_parquet(f"{folder}/{name}.parquet", cache_dir=folder, keep_in_memory=True)
+    return task.config.process_docs(rows) if task.config.process_docs else rows
+
+
+@cache
+def _demo_folder(scenes: int, seed: int) -> tempfile.TemporaryDirectory[str]:
+    """Parquet files of fresh scenes; they are there until the process ends."""
+    from swiftvlm_eval.demo.data import generate_split
+
+    folder = tempfile.TemporaryDirectory()
+    generate_split(DEMO_SPLIT, scenes, seed, Path(folder.name))
+    return folder
 
 
 def _source(task: Any) -> dict[str, Any] | None:
