@@ -122,6 +122,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lmms": {"models", "pruning", "efficiency", "runs"},
     "plugin": {"models", "pruning"},
     "sweep": {"lmms", "plugin", "models", "pruning", "results", "runs"},
+    "analysis": {"models", "pruning", "sweep", "lmms", "results", "runs", "demo", "efficiency", "leaderboard"},
     "cli": {
         *(
             "demo",
@@ -134,6 +135,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "lmms",
             "plugin",
             "sweep",
+            "analysis",
             "runs",
         ),
     },

@@ -102,6 +102,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
         render = self._conversation()
         self._warn_of_another_frame()
         self.session = PruningSession(self.checkpoint.adapter, self.method, self.budget, self.seed)
+        self.method = self.session.method  # with the layers of this model
         self.reporting = Reporting(self.checkpoint, self.method, lambda: self.description)
         self.answering = Answering(self.session, self.checkpoint, render, self._document, self.reporting, journal)
         words = budget_in_words(self.budget, visual_tokens)

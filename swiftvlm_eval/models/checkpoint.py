@@ -1,7 +1,5 @@
 """Loading a LLaVA checkpoint and turning prompts and images into its inputs."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +18,7 @@ from swiftvlm_eval.models.attention import KERNELS
 from swiftvlm_eval.models.families import UnknownFamilyError, family_of
 from swiftvlm_eval.models.images import ImageMode, check_sliver, pad_to_square
 from swiftvlm_eval.models.prompts import IMAGE_PLACEHOLDER, prompt_ids
-from swiftvlm_eval.models.weights import CheckpointError, first_line, read_weights
+from swiftvlm_eval.models.weights import CheckpointError, content_digest, first_line, read_weights
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 DTYPES |= {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32, "half": torch.float16}
@@ -104,13 +102,7 @@ class Checkpoint:
     @cached_property
     def content(self) -> str:
         """Tells two checkpoints of one name apart: a hash of the config and of the first values of every weight."""
-        settings = {key: value for key, value in self.model.config.to_diff_dict().items() if key != "_name_or_path"}
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-        weights = sorted(self.model.state_dict().items())
-        digest.update(
-            torch.cat([value.detach().flatten()[:16].float().cpu() for _, value in weights]).numpy().tobytes()
-        )
-        return digest.hexdigest()[:16]
+        return content_digest(self.model)
 
     @property
     def tokenizer(self) -> Any:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Self
 
 from torch import Tensor
 
+from swiftvlm_eval.models.adapter import FamilyAdapter
 from swiftvlm_eval.models.tower_rows import TowerPoint, TowerRows
 from swiftvlm_eval.pruning.budget import BudgetError
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
@@ -123,6 +124,10 @@ class Composed(PruningMethod):
     def with_recommended(self, layers: Mapping[str, Sequence[int]]) -> Self:
         """See `Scheduled.with_recommended`."""
         return replace(self, first=self.first.with_recommended(layers), then=self.then.with_recommended(layers))
+
+    def for_model(self, adapter: FamilyAdapter) -> Self:
+        """See `Scheduled.for_model`."""
+        return replace(self, first=self.first.for_model(adapter), then=self.then.for_model(adapter))
 
     def as_published(self) -> Self:
         """As it is: no paper publishes counts of two methods."""

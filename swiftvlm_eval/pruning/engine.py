@@ -51,7 +51,7 @@ class PruningSession:
         check_needs(method, adapter)
         adapter.decoder.check_one_device()
         self.adapter = adapter
-        self.method = method
+        self.method = method.for_model(adapter)
         self.budget = budget
         self.seed = seed
         self.traces: list[SampleTrace] = []

@@ -4,6 +4,7 @@
     fastv[layers=3;scope=visual]        with options
     path/to/file.py:MyMethod            from a file, whose code runs
     package.module:MyMethod             from a module
+    swiftvlm[layers=auto:layers.json]   at the layers that select-layers chose for the model
     mymethod                            from an installed package (entry point group `swiftvlm_eval.methods`)
     visionzip+random[layers=16]         one after the other (`pruning.composed`)
 
@@ -131,6 +132,10 @@ def _build(name: str, values: dict[str, Any]) -> "PruningMethod":
             raise ValueError(
                 f"option {key}={values[key]!r}: {cls.name} has no such option; allowed are {', '.join(allowed)}"
             )
+    if str(values.get("layers", "")).startswith("auto:"):
+        from swiftvlm_eval.pruning.selected_layers import read_selected_layers
+
+        values["layers"] = read_selected_layers(str(values["layers"]))
     for key in ("layers", "counts"):
         if isinstance(values.get(key), str):
             values[key] = [part for part in values[key].split(":") if part]

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Self
 
+from swiftvlm_eval.models.adapter import FamilyAdapter
 from swiftvlm_eval.pruning.budget import (
     BudgetError,
     Curve,
@@ -14,6 +15,7 @@ from swiftvlm_eval.pruning.budget import (
     scale_boundaries,
     through_presets,
 )
+from swiftvlm_eval.pruning.selected_layers import Layers, SelectedLayers
 from swiftvlm_eval.pruning.solver import Schedule, solve_counts
 from swiftvlm_eval.pruning.words import ScoreLayer
 
@@ -76,7 +78,7 @@ class Scheduled:
         looks_back: whether a stage reads the layer that has just run, so that none acts before the first one; so it
             does where `scored_by` says `previous`.
         layers: pruning boundaries; None takes the checkpoint's own (config key `pruning_layers`), else the paper's,
-            scaled to the decoder's depth.
+            scaled to the decoder's depth. `auto:FILE` takes those that `select-layers` chose for this model.
         counts: visual rows kept per stage, overriding the budget: whole numbers are rows, numbers below one are
             shares of N.
         schedule: `exact` meets the budget within half a token; `paper` takes the published counts of the named
@@ -92,7 +94,7 @@ class Scheduled:
     fewest: ClassVar[int] = 1
     looks_back: ClassVar[bool] = False
 
-    layers: tuple[int, ...] | None = field(default=None)
+    layers: Layers = field(default=None)
     counts: tuple[float, ...] | None = field(default=None)
     schedule: Literal["exact", "paper"] = field(default="exact")
 
@@ -167,8 +169,10 @@ class Scheduled:
 
     def boundaries(self, num_layers: int, budget: float | None = None) -> tuple[int, ...]:
         """The pruning boundaries for a decoder of that depth."""
-        chosen = self.layers or scale_boundaries(self.layers_for(budget), num_layers)
-        expected = len(self.layers_for(budget))
+        expected, given = len(self.layers_for(budget)), self.layers
+        if isinstance(given, SelectedLayers):
+            given = given.boundaries(expected, num_layers, self.name)
+        chosen = given or scale_boundaries(self.layers_for(budget), num_layers)
         if len(chosen) != expected:
             raise ValueError(f"layers={list(chosen)}: {self.name} has {expected} stages")
         if self.default_layers[:1] == (0,) and chosen[0] != 0:
@@ -212,6 +216,17 @@ class Scheduled:
         """This method with the boundaries that a checkpoint recommends, by method name, unless it has its own."""
         own = layers.get(self.name)
         return self if own is None or self.layers is not None else replace(self, layers=tuple(own))
+
+    def for_model(self, adapter: FamilyAdapter) -> Self:
+        """This method with the boundaries that were chosen for the model, in place of `auto:FILE`.
+
+        Raises:
+            ValueError: they were chosen for another model, or for fewer stages.
+        """
+        if not isinstance(self.layers, SelectedLayers):
+            return self
+        self.layers.check(adapter)
+        return replace(self, layers=self.boundaries(adapter.decoder.shape.num_layers))
 
     def as_published(self) -> Self:
         """This method with the schedule of its published numbers."""

@@ -3,11 +3,13 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from swiftvlm_eval.models.adapter import FamilyAdapter
 from swiftvlm_eval.pruning.budget import REFERENCE_VISUAL_TOKENS, parse_budget
 from swiftvlm_eval.pruning.registry import make_method, method_names, read_method, split_outside_brackets
+from swiftvlm_eval.pruning.selected_layers import PREFIX
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,32 @@ def make_grid(
             for seed in seeds if draws else seeds[:1]:
                 grid.append(Configuration(name, share, dict(options), seed))
     return list({json.dumps(asdict(cell), sort_keys=True): cell for cell in grid}.values())
+
+
+def settled(configuration: Configuration, adapter: FamilyAdapter) -> Configuration:
+    """The configuration with the boundaries of this model written out where it says `layers=auto:FILE`.
+
+    So that its name, its record and its label say what was run, wherever the file is by then.
+
+    Raises:
+        ValueError: the layers were chosen for another model, or for fewer stages than a method has.
+    """
+    parts = split_outside_brackets(configuration.method, "+")
+    if len(parts) == 1:
+        return replace(configuration, options=_written_out(configuration.method, configuration.options, adapter))
+    written = []
+    for part in parts:
+        name, options = read_method(part)
+        own = ";".join(f"{key}={value}" for key, value in _written_out(name, options, adapter).items())
+        written.append(f"{name}[{own}]" if own else name)
+    return replace(configuration, method="+".join(written))
+
+
+def _written_out(method: str, options: Mapping[str, Any], adapter: FamilyAdapter) -> Mapping[str, Any]:
+    if not str(options.get("layers", "")).startswith(PREFIX):
+        return options
+    layers = make_method(method, options).for_model(adapter).layers
+    return {**options, "layers": ":".join(map(str, layers if isinstance(layers, tuple) else ()))}
 
 
 def parse_shard(text: str) -> slice:

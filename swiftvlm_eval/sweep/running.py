@@ -14,7 +14,7 @@ from swiftvlm_eval.pruning.registry import make_method
 from swiftvlm_eval.runs.journal import Journal
 from swiftvlm_eval.runs.provenance import commit, package_versions
 from swiftvlm_eval.sweep.claims import Claim
-from swiftvlm_eval.sweep.configurations import Configuration
+from swiftvlm_eval.sweep.configurations import Configuration, settled
 from swiftvlm_eval.sweep.documents import Documents
 from swiftvlm_eval.sweep.processes import Processes
 
@@ -94,6 +94,10 @@ class Sweep:
             yield self._attempt(configuration)
 
     def _attempt(self, configuration: Configuration) -> Outcome:
+        try:
+            configuration = settled(configuration, self.checkpoint.adapter)
+        except ValueError as error:
+            return Outcome(configuration, "refused", reason=str(error))
         claim = Claim(self.out / "claims", self._identity(configuration))
         outcome = self.processes.told(lambda: self._without_a_run(configuration, claim))
         if outcome is not None:

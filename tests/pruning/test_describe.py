@@ -88,7 +88,7 @@ def test_a_signature_is_no_docstring() -> None:
 @pytest.mark.parametrize(
     ("option", "type_", "allowed"),
     [
-        ("layers", "list of: whole number, or none", None),
+        ("layers", "list of: whole number, or auto:FILE, or none", None),
         ("word", "one of a, b, or none", ("a", "b", None)),
         ("only", "x", ("x",)),
         ("flag", "true or false", (True, False)),
