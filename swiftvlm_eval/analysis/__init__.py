@@ -1,0 +1,1 @@
+"""What methods do to a model, looked at closely: analyses and pictures."""
