@@ -5,6 +5,7 @@ import typer
 from swiftvlm_eval.cli.boards import import_command, leaderboard_command, records_command
 from swiftvlm_eval.cli.costs import flops_command, latency_command
 from swiftvlm_eval.cli.methods import methods_command
+from swiftvlm_eval.cli.pictures import show_command
 from swiftvlm_eval.cli.runs import check_command, demo_command, demo_data_command, sweep_command
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app.command("check")(check_command)
 app.command("methods")(methods_command)
 app.command("flops")(flops_command)
 app.command("latency")(latency_command)
+app.command("show")(show_command)
 app.command("demo")(demo_command)
 app.command("demo-data")(demo_data_command)
 

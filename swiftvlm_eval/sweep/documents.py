@@ -15,6 +15,7 @@ class Documents:
     Attributes:
         names: the tasks asked for, sorted.
         manager: lmms-eval's index of tasks, in which our groups win.
+        leaves: lmms-eval's task object of each leaf task.
         counts: documents of each leaf task.
 
     Raises:
@@ -31,10 +32,11 @@ class Documents:
         unknown = [task for task in self.names if task not in self.manager.all_tasks]
         if unknown:
             raise ValueError(f"tasks={','.join(unknown)}: unknown to lmms-eval; see `lmms_eval --tasks list`")
-        self.counts: dict[str, int] = {}
+        self.leaves: dict[str, Any] = {}
         for name in self.names:
             leaves = get_task_list(load_tasks([name], self.manager))
-            self.counts |= {leaf.task_name: len(leaf.task.eval_docs) for leaf in leaves}
+            self.leaves |= {leaf.task_name: leaf.task for leaf in leaves}
+        self.counts = {name: len(task.eval_docs) for name, task in self.leaves.items()}
 
     def expected(self, limit: int | None) -> dict[str, int]:
         """Documents that a run answers, by leaf task."""
