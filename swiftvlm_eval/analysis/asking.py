@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lmms_eval.api.instance import Instance
-from PIL import Image
+from PIL import Image, ImageFile
 
 from swiftvlm_eval.grounding import Box, box_from_xywh
 from swiftvlm_eval.sweep.documents import Documents
@@ -79,6 +79,8 @@ def read_image(path: Path) -> Image.Image:
     """
     if not path.is_file():
         raise ValueError(f"image={path}: no such file; allowed is a PNG, JPEG or other image file")
+    tolerant = ImageFile.LOAD_TRUNCATED_IMAGES  # tasks of lmms-eval turn it on, and half an image would look whole
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
@@ -87,6 +89,8 @@ def read_image(path: Path) -> Image.Image:
         raise ValueError(
             f"image={path}: cannot be read ({reason}); allowed is a PNG, JPEG or other image file"
         ) from error
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
 
 
 def ask_of_task(name: str, doc_id: int) -> Asked:

@@ -4,19 +4,33 @@ import base64
 import io
 import json
 import re
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from command_line import run
-from PIL import Image
+from PIL import Image, ImageFile
 
+from swiftvlm_eval.analysis import asking
 from swiftvlm_eval.analysis.asking import ask_of_image, ask_of_task
 from swiftvlm_eval.analysis.showing import Shown, file_names, method_name, predicted_box, show, write_pictures
 from swiftvlm_eval.models.checkpoint import Checkpoint
 from swiftvlm_eval.sweep import Configuration
+from swiftvlm_eval.sweep.documents import Documents
 from swiftvlm_eval.testing.tiny_models import make_image, tiny_llava, tiny_llava_next
+
+
+@pytest.fixture(autouse=True, scope="module")
+def documents_are_loaded_once() -> Iterator[None]:
+    """lmms-eval takes seconds to list its tasks."""
+    loaded = cache(lambda names: Documents(list(names)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asking, "Documents", lambda names: loaded(tuple(names)))
+        yield
 
 
 def png(folder: Path, width: int = 120, height: int = 60) -> Path:
@@ -132,7 +146,6 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--task", "demo_refcoco", "--doc", "100000"), "doc=100000: demo_refcoco has no such document; allowed are 0 to"),
     (("--task", "demo_refcoco", "--doc", "-1"), "doc=-1: demo_refcoco has no such document"),
     (("--task", "demo_refkoko", "--doc", "1"), "tasks=demo_refkoko: unknown to lmms-eval"),
-    (("--task", "demo", "--doc", "1"), "task=demo: a group of several; allowed is one of demo_gqa, demo_pope,"),
     (("--task", "demo_gqa", "--doc", "1", "--methods", "fastvv"), "method='fastvv': unknown"),
     (("--task", "demo_gqa", "--doc", "1", "--budget", "1/3,2/9"), "budget='1/3,2/9'"),
     (("--image", "{image}", "--question", "Why?", "--budget", "192"), "192"),
@@ -162,12 +175,33 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_half_an_image_is_refused_also_where_pillow_was_told_to_take_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = png(tmp_path, 300, 300)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(ValueError, match="cannot be read"):
+        asking.read_image(path)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
+
+
 def test_a_document_without_an_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from lmms_eval.api.task import ConfigurableTask
 
     monkeypatch.setattr(ConfigurableTask, "doc_to_visual", lambda self, doc: [])
-    with pytest.raises(ValueError, match="doc=3: no visual tokens, because this document of demo_pope has no image"):
-        ask_of_task("demo_pope", 3)
+    with pytest.raises(ValueError, match="doc=3: no visual tokens, because this document of demo_gqa has no image"):
+        ask_of_task("demo_gqa", 3)
+
+
+def test_a_group_and_a_task_that_scores_choices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    choices = SimpleNamespace(OUTPUT_TYPE="multiple_choice")
+    leaves = {"both": {"one": None, "another": None}, "choices": {"choices": choices}}
+    monkeypatch.setattr(asking, "Documents", lambda names: SimpleNamespace(leaves=leaves[names[0]]))
+    with pytest.raises(ValueError, match="task=both: a group of several; allowed is one of another, one"):
+        ask_of_task("both", 0)
+    with pytest.raises(ValueError, match="task=choices: answers by multiple_choice; allowed are tasks with generated"):
+        ask_of_task("choices", 0)
 
 
 def test_a_document_is_asked_as_in_an_evaluation() -> None:
