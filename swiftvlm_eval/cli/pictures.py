@@ -89,7 +89,8 @@ def _draw(
     **loading: Any,
 ) -> bool:
     """Answers, draws, writes and prints; whether every method ran."""
-    from swiftvlm_eval.analysis.showing import check_folder, show, write_pictures
+    from swiftvlm_eval.analysis.show_files import check_folder, write_pictures
+    from swiftvlm_eval.analysis.showing import show
     from swiftvlm_eval.models.checkpoint import load_checkpoint
     from swiftvlm_eval.models.families import visual_tokens_per_image
     from swiftvlm_eval.pruning.budget import parse_budget

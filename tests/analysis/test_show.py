@@ -17,7 +17,8 @@ from PIL import Image, ImageFile
 
 from swiftvlm_eval.analysis import asking
 from swiftvlm_eval.analysis.asking import ask_of_image, ask_of_task
-from swiftvlm_eval.analysis.showing import Shown, file_names, method_name, predicted_box, show, write_pictures
+from swiftvlm_eval.analysis.show_files import file_names, write_pictures
+from swiftvlm_eval.analysis.showing import Shown, method_name, predicted_box, show
 from swiftvlm_eval.models.checkpoint import Checkpoint
 from swiftvlm_eval.sweep import Configuration
 from swiftvlm_eval.sweep.documents import Documents
