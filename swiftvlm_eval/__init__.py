@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from swiftvlm_eval.analysis.pictures import picture
     from swiftvlm_eval.pruning.budget import BudgetError
     from swiftvlm_eval.pruning.composed import Composed
     from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
@@ -29,6 +30,7 @@ _HOMES = {
     "Work": "swiftvlm_eval.pruning.work",
     "make_method": "swiftvlm_eval.pruning.registry",
     "method_names": "swiftvlm_eval.pruning.registry",
+    "picture": "swiftvlm_eval.analysis.pictures",
     "prune": "swiftvlm_eval.pruning.prune",
     "top_k": "swiftvlm_eval.pruning.scores",
 }
@@ -45,6 +47,7 @@ __all__ = [
     "__version__",
     "make_method",
     "method_names",
+    "picture",
     "prune",
     "top_k",
 ]

@@ -122,9 +122,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lmms": {"models", "pruning", "efficiency", "runs"},
     "plugin": {"models", "pruning"},
     "sweep": {"lmms", "plugin", "models", "pruning", "results", "runs"},
-    "analysis": {"models", "pruning", "sweep", "lmms", "results", "runs", "demo", "efficiency", "leaderboard"},
+    "analysis": {
+        *(
+            "models",
+            "pruning",
+            "sweep",
+            "lmms",
+            "results",
+            "runs",
+            "demo",
+            "efficiency",
+            "leaderboard",
+            "grounding",
+            "plugin",
+        ),
+    },
     "cli": {
         *(
+            "analysis",
             "demo",
             "models",
             "pruning",
@@ -139,7 +154,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "runs",
         ),
     },
-    "__init__": {"pruning"},
+    "__init__": {"pruning", "analysis"},
     "__main__": {"plugin"},
 }
 """Folder or file of the package -> what it may import of the others; types and lazy imports count, too."""

@@ -1,1 +1,1 @@
-"""What pruning does to a model, layer by layer: the profile of its layers, and the layers that it recommends."""
+"""What methods do to a model, looked at closely: analyses and pictures."""

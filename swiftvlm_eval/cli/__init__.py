@@ -6,6 +6,7 @@ from swiftvlm_eval.cli.boards import import_command, leaderboard_command, record
 from swiftvlm_eval.cli.costs import flops_command, latency_command
 from swiftvlm_eval.cli.layers import select_layers_command
 from swiftvlm_eval.cli.methods import methods_command
+from swiftvlm_eval.cli.pictures import show_command
 from swiftvlm_eval.cli.runs import check_command, demo_command, demo_data_command, sweep_command
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app.command("methods")(methods_command)
 app.command("flops")(flops_command)
 app.command("latency")(latency_command)
 app.command("select-layers")(select_layers_command)
+app.command("show")(show_command)
 app.command("demo")(demo_command)
 app.command("demo-data")(demo_data_command)
 
