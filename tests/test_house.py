@@ -122,8 +122,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lmms": {"models", "pruning", "efficiency", "runs"},
     "plugin": {"models", "pruning"},
     "sweep": {"lmms", "plugin", "models", "pruning", "results", "runs"},
+    "analysis": {"models", "plugin", "pruning", "efficiency", "results", "runs", "sweep"},
     "cli": {
         *(
+            "analysis",
             "demo",
             "models",
             "pruning",

@@ -2,6 +2,7 @@
 
 import typer
 
+from swiftvlm_eval.cli.analyses import drift_command, overlap_command
 from swiftvlm_eval.cli.boards import import_command, leaderboard_command, records_command
 from swiftvlm_eval.cli.costs import flops_command, latency_command
 from swiftvlm_eval.cli.methods import methods_command
@@ -21,6 +22,8 @@ app.command("check")(check_command)
 app.command("methods")(methods_command)
 app.command("flops")(flops_command)
 app.command("latency")(latency_command)
+app.command("overlap")(overlap_command)
+app.command("drift")(drift_command)
 app.command("demo")(demo_command)
 app.command("demo-data")(demo_data_command)
 
