@@ -21,6 +21,8 @@ _ARMS = {
     "stored": ("#D55E00", "s", "no alignment"),
     "other": ("#009E73", "^", "random other group's offset"),
 }
+ENDS = ("low", "high")
+"""Ends of an interval."""
 _AXES = {"relative": "distance / length of the unpruned state", "cosine": "cosine with the unpruned state"}
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -71,12 +73,12 @@ def _boxes(axis: Axes, methods: Sequence[Mapping[str, Any]], share: str) -> None
     axis.set_yticks(range(len(methods)), [_label(method) for method in methods])
     axis.set_ylim(len(methods) - 0.4, -0.6)
     axis.set_xlim(-0.02, 1.02)
-    axis.set_xlabel("share held after the last stage; dot: mean, dotted: chance")
+    axis.set_xlabel("share held (dot: mean; dotted: chance)")
     axis.set_title(f"the unpruned model's top {100 * float(share):.0f} % there", fontsize=9)
 
 
 def _interval(axis: Axes, told: Mapping[str, Any], place: float, colour: str) -> None:
-    low, high = (told["mean"] if told[end] is None else told[end] for end in ("low", "high"))
+    low, high = (told["mean"] if told[end] is None else told[end] for end in ENDS)
     axis.plot([low, high], [place, place], color=colour, linewidth=2)
     axis.plot(told["mean"], place, marker="o", color=colour)
 
@@ -116,7 +118,7 @@ def drift_picture(summary: Mapping[str, Any], title: str) -> Figure:
                 _arms(axis, stage, measure)
             name = f"{plain(method['label'])} {method['budget']:.3g}"
             column[0].set_title(f"{name}\nback before layer {stage['boundary'] + 1}", fontsize=9)
-            column[-1].set_xlabel("tokens in the group")
+            column[-1].set_xlabel("tokens in the group (hollow: one document)")
         for measure, axis in zip(MEASURES, panels[:, 0], strict=True):
             axis.set_ylabel(_AXES[measure])
         handles, labels = panels[0, 0].get_legend_handles_labels()
@@ -129,23 +131,19 @@ def _arms(axis: Axes, stage: Mapping[str, Any], measure: str) -> None:
     sizes = [size for size in SIZES if any(row["size"] == size and row["arm"] != "live" for row in stage["rows"])]
     for number, (arm, (colour, marker, label)) in enumerate(_ARMS.items()):
         own = [(sizes.index(row["size"]), row[measure]) for row in stage["rows"] if row["arm"] == arm]
-        if own:
-            xs = np.array([place for place, _ in own]) + 0.16 * (number - 1)
-            means = np.array([told["mean"] for _, told in own])
-            ends = np.array(
-                [[told[end] if told[end] is not None else told["mean"] for _, told in own] for end in ENDS]
-            )
-            spread = np.clip([means - ends[0], ends[1] - means], 0, None)
-            axis.errorbar(xs, means, yerr=spread, color=colour, marker=marker, linestyle="", capsize=2, label=label)
+        for sure, face in ((True, colour), (False, "white")):  # hollow: one document, so no interval
+            part = [(place, told) for place, told in own if (told["low"] is not None) == sure]
+            xs = np.array([place for place, _ in part]) + 0.16 * (number - 1)
+            means = np.array([told["mean"] for _, told in part])
+            low, high = (np.array([told[end] if sure else told["mean"] for _, told in part]) for end in ENDS)
+            spread = np.clip([means - low, high - means], 0, None)
+            look = {"color": colour, "marker": marker, "markerfacecolor": face, "linestyle": "", "capsize": 2}
+            axis.errorbar(xs, means, yerr=spread, label=label if sure else None, **look)
     for row in stage["rows"]:
         if row["arm"] == "live":
             axis.axhline(row[measure]["mean"], color="#555555", linestyle=":", label="tokens that did not wait")
     axis.set_xticks(range(len(sizes)), sizes)
     axis.grid(True, axis="y", color="#dddddd", linewidth=0.6)
-
-
-ENDS = ("low", "high")
-"""Ends of an interval."""
 
 
 def plain(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import Progress, TimeRemainingColumn
+from rich.progress import Progress
 
 from swiftvlm_eval.cli.options import MethodsOption, names
 from swiftvlm_eval.cli.terminal import console, errors, fail, folding_table, print_whole, quieten
@@ -236,10 +236,7 @@ def collect(
         "contenders": [contender.described for contender in contenders],
     }
     make_folder(out)
-    with (
-        claimed(out, kind),
-        Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=errors) as bar,
-    ):
+    with claimed(out, kind), Progress(console=errors, transient=True) as bar:
         log = SampleLog(out / f"{kind}.documents.jsonl", settings)
         if not log.found and (done := out / f"{kind}.json").exists():
             raise ValueError(f"{done}: is there without its {log.path.name}; allowed is another --out folder")
