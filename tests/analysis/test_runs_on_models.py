@@ -22,7 +22,7 @@ def family(request: pytest.FixtureRequest) -> str:
 
 
 def stock(family: str) -> tuple[list[Tensor], list[Tensor]]:
-    """By layer: states of the visual tokens at its input, and attention of the last token to them, from the library."""
+    """By layer: states of the visual tokens at its input, and the last token's attention to them."""
     own = checkpoint(family)
     prompt = make_prompt(own)
     visual = prompt.inputs["input_ids"][0] == own.adapter.image_token_id
