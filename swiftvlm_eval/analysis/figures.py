@@ -137,7 +137,13 @@ def _arms(axis: Axes, stage: Mapping[str, Any], measure: str) -> None:
             means = np.array([told["mean"] for _, told in part])
             low, high = (np.array([told[end] if sure else told["mean"] for _, told in part]) for end in ENDS)
             spread = np.clip([means - low, high - means], 0, None)
-            look = {"color": colour, "marker": marker, "markerfacecolor": face, "linestyle": "", "capsize": 2}
+            look: dict[str, Any] = {
+                "color": colour,
+                "marker": marker,
+                "markerfacecolor": face,
+                "linestyle": "",
+                "capsize": 2,
+            }
             axis.errorbar(xs, means, yerr=spread, label=label if sure else None, **look)
     for row in stage["rows"]:
         if row["arm"] == "live":

@@ -112,7 +112,8 @@ def watched(method: PruningMethod, note: Callable[[Look], None]) -> PruningMetho
     def select(self: PruningMethod, signals: Signals) -> RowEdit:
         tap = _Tap(signals)
         edit: RowEdit = base.select(self, cast(Signals, tap))
-        note(Look(signals.stage, signals.carry, *(tap.noted or (None, None)), edit))
+        candidates, index = tap.noted or (None, None)
+        note(Look(signals.stage, signals.carry, candidates, index, edit))
         return edit
 
     cls = type(base.__name__, (base,), {"select": select, "__module__": base.__module__, "__doc__": base.__doc__})

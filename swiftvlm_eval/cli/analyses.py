@@ -32,6 +32,13 @@ RevisionOption = Annotated[str | None, typer.Option(help="Hub revision of the ch
 DtypeOption = Annotated[str, typer.Option(help="auto, float16, bfloat16 or float32.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
 AttnOption = Annotated[str, typer.Option(help="sdpa, eager, flash_attention_2 or flash_attention_3.")]
+ComparedOption = Annotated[
+    str,
+    typer.Option(
+        help=escape("Comma-separated, as of `sweep`: name[option=value;option=value]; the first one sets the FLOPs."),
+        show_default="swiftvlm, and swiftvlm without merging and bypass",
+    ),
+]
 DROP_AND_BYPASS = "swiftvlm,swiftvlm[merge=false;bypass=false]"
 Measure = Callable[["Prompt", "Checkpoint", Sequence["Contender"], int], dict[str, Any]]
 
@@ -39,7 +46,7 @@ Measure = Callable[["Prompt", "Checkpoint", Sequence["Contender"], int], dict[st
 def overlap_command(
     model: ModelOption,
     out: OutOption,
-    methods: MethodsOption = DROP_AND_BYPASS,
+    methods: ComparedOption = DROP_AND_BYPASS,
     budget: BudgetOption = "1/3",
     tasks: TasksOption = "demo",
     samples: SamplesOption = 100,
