@@ -2,6 +2,7 @@
 
 import typer
 
+from swiftvlm_eval.cli.analyses import drift_command, overlap_command
 from swiftvlm_eval.cli.boards import import_command, leaderboard_command, records_command
 from swiftvlm_eval.cli.costs import flops_command, latency_command
 from swiftvlm_eval.cli.layers import select_layers_command
@@ -25,6 +26,8 @@ app.command("flops")(flops_command)
 app.command("latency")(latency_command)
 app.command("select-layers")(select_layers_command)
 app.command("show")(show_command)
+app.command("overlap")(overlap_command)
+app.command("drift")(drift_command)
 app.command("demo")(demo_command)
 app.command("demo-data")(demo_data_command)
 

@@ -1,7 +1,7 @@
 """Commands that run a model: `sweep`, `demo`, `check`, `demo-data`."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,12 +21,25 @@ DEMO_QUESTIONS = 100
 
 
 def sweep_command(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help="Hub id or folder of a LLaVA checkpoint, or `demo` (embedded).")],
     out: Annotated[Path, typer.Option(help="Folder for records; a second call goes on where the first one stopped.")],
     methods: MethodsOption = "all",
     budgets: BudgetsOption = "192,128",
     tasks: Annotated[str, typer.Option(help="Comma-separated lmms-eval tasks or groups.")] = "paper",
     seeds: Annotated[str, typer.Option(help="Comma-separated; methods that draw at random run once for each.")] = "0",
+    grid_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--grid",
+            metavar="FILE",
+            help=escape(
+                "The grid as a YAML list instead of methods, budgets and seeds, for options that go with budgets of "
+                "their own. An entry has `method` (one, with options as above), `budgets` (a list; none for vanilla) "
+                "and, for a method that draws, `seeds` (a list, by default [0]). See examples/ablation.yaml."
+            ),
+        ),
+    ] = None,
     shard: Annotated[
         str, typer.Option(help="K/N runs the K-th of N equal parts of the grid, for jobs that share the folder.")
     ] = "1/1",
@@ -40,7 +53,7 @@ def sweep_command(
     attn: Annotated[str, typer.Option(help="sdpa, eager, flash_attention_2 or flash_attention_3.")] = "sdpa",
     image_mode: Annotated[str, typer.Option(help="pad (the protocol) or hf_default.")] = "pad",
 ) -> None:
-    """Run methods x budgets on one loaded model through lmms-eval, one record per configuration.
+    r"""Run methods x budgets on one loaded model through lmms-eval, one record per configuration.
 
     A configuration whose record is there is not run again, and an interrupted one goes on from its stored answers. A
     budget that a method cannot meet is refused with the feasible range; the others run. Any number of sweeps may share
@@ -48,8 +61,16 @@ def sweep_command(
     status is 1 unless every configuration has its record in the end.
 
     Example: swiftvlm-eval sweep --model llava-hf/llava-1.5-7b-hf --budgets 192,128 --tasks paper --out results
+
+    Example of a grid file:
+
+        - {method: vanilla}
+
+        - {method: 'fastv\[layers=3]', budgets: \[1/3, 2/9]}
+
+        - {method: random, budgets: \[1/3], seeds: \[0, 1, 2]}
     """
-    from swiftvlm_eval.sweep import make_grid, parse_methods, parse_shard
+    from swiftvlm_eval.sweep import parse_shard
 
     loading: dict[str, Any] = {
         "revision": revision,
@@ -60,10 +81,11 @@ def sweep_command(
     }
     try:
         part = parse_shard(shard)
-        typed = budgets.split(",")
-        grid = make_grid(parse_methods(methods), typed, whole_numbers("seeds", seeds))[part]
+        if grid_file is not None:
+            refuse_beside_grid(context, grid_file, {"methods": methods, "budgets": budgets, "seeds": seeds})
+        grid, typed = asked_grid(grid_file, methods, budgets, seeds)
         outcomes = run_sweep(
-            model, out, grid, names("tasks", tasks), budgets=typed, limit=limit, batch_size=batch_size, **loading
+            model, out, grid[part], names("tasks", tasks), budgets=typed, limit=limit, batch_size=batch_size, **loading
         )
     except (ValueError, RuntimeError, TypeError, OSError) as error:
         fail(error)
@@ -71,6 +93,36 @@ def sweep_command(
         f"records in {escape(str(out / 'records'))}; `swiftvlm-eval leaderboard {escape(str(out))} --out DIR`"
     )
     raise typer.Exit(exit_status(outcomes))
+
+
+def refuse_beside_grid(context: typer.Context, grid_file: Path, given: Mapping[str, str]) -> None:
+    """Refuses options that a grid file replaces.
+
+    Raises:
+        ValueError: one of them was typed, too.
+    """
+    for name, value in given.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ValueError(f"{name}={value!r}: {grid_file} says which; allowed is one of --{name} and --grid")
+
+
+def asked_grid(
+    grid_file: Path | None, methods: str, budgets: str, seeds: str
+) -> tuple[list["Configuration"], list[str]]:
+    """The configurations of a grid file or of the options, and the budgets as typed.
+
+    Raises:
+        ValueError: malformed; the message names what.
+    """
+    from swiftvlm_eval.sweep import make_grid, parse_methods
+    from swiftvlm_eval.sweep.grid_file import read_grid
+
+    if grid_file is not None:
+        found = read_grid(grid_file)
+        return list(found.grid), list(found.budgets)
+    typed = budgets.split(",")
+    return make_grid(parse_methods(methods), typed, whole_numbers("seeds", seeds)), typed
 
 
 def exit_status(outcomes: Sequence["Outcome"]) -> int:
