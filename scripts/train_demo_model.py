@@ -33,7 +33,9 @@ from swiftvlm_eval.demo.data import generate_split
 
 TEST_IMAGES = 170
 NEXT = """The card's facts are in swiftvlm_eval/demo/card.json. Its page shows the methods on this checkpoint, too:
-  swiftvlm-eval sweep --model demo --methods 'all,fastv[layers=2],random[layers=2]' --budgets 1/3,2/9,1/9 \\
+  METHODS='all,fastv[layers=2],random[layers=2],dart[layers=2],vlmpruner[layers=2],ivcprune[layers=2]'
+  METHODS="$METHODS,fastervlm[positions=keep],pdrop[positions=keep]"
+  swiftvlm-eval sweep --model demo --methods "$METHODS" --budgets 1/3,2/9,1/9 \\
       --tasks demo --batch-size 16 --out SWEEP
 puts new records under SWEEP/records for leaderboards/demo/records; `make leaderboard` then renders card and boards."""
 console = Console()

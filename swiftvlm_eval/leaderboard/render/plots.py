@@ -22,6 +22,7 @@ _COLOURS = (
     *("#882255", "#AAAA00", "#332288", "#999999"),
 )
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d")
+_LEGEND_LINES = 22
 _HATCHES = ("", "//", "..", "xx", "\\\\", "--", "oo", "++", "**", "||", "OO", "/.")
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "swiftvlm-eval",
@@ -76,9 +77,11 @@ def accuracy_against(board: Board, attribute: str) -> Figure:
     """Draws relative accuracy of each group against a cost, with 95 % intervals and the Pareto front."""
     _, label, spread = COSTS[attribute]
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.6 * len(board.groups) + 1.9, 4.0), layout="constrained")
-        axes = figure.subplots(1, len(board.groups), squeeze=False)[0]
         styles = _styles(board)
+        columns = -(-(len(styles) + 1) // _LEGEND_LINES)
+        size = (4.6 * len(board.groups) + 1.9 * columns, 4.0 if columns == 1 else 4.6)
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(1, len(board.groups), squeeze=False)[0]
         for axis, group in zip(axes, board.groups, strict=True):
             points = [
                 (row, x, cell)
@@ -91,8 +94,9 @@ def accuracy_against(board: Board, attribute: str) -> Figure:
             _draw_front(axis, [(x, cell.relative or 0.0) for _, x, cell in points])
             axis.set_title(_plain(column_table().groups[group]))
             axis.set_xlabel(label)
+            axis.ticklabel_format(axis="x", scilimits=(-3, 5), useMathText=True)
             axis.set_ylabel("% of vanilla")
-        _legend(figure, axes[0], styles)
+        _legend(figure, axes[0], styles, columns)
         figure.suptitle(_plain(board.title), fontsize=10)
     return figure
 
@@ -145,54 +149,45 @@ def _draw_front(axis: Axes, points: Sequence[tuple[float, float]]) -> None:
         axis.plot(xs, ys, drawstyle="steps-post", color="#999999", linewidth=5, alpha=0.35, zorder=0.5)
 
 
-def _legend(figure: Figure, axis: Axes, styles: Mapping[str, tuple[str, str]]) -> None:
+def _legend(figure: Figure, axis: Axes, styles: Mapping[str, tuple[str, str]], columns: int) -> None:
     handles: list[Any] = [
         axis.plot([], [], color=colour, marker=marker, linestyle="", label=_plain(name))[0]
         for name, (colour, marker) in styles.items()
     ]
     handles += axis.plot([], [], color="#999999", linewidth=5, alpha=0.35, label="Pareto front")
-    figure.legend(handles=handles, loc="outside right upper", frameon=False)
+    small = "small" if columns > 1 else None
+    figure.legend(handles=handles, loc="outside right upper", frameon=False, ncols=columns, fontsize=small)
 
 
 def bars(board: Board, section: Section) -> Figure:
-    """Draws the relative accuracy of every benchmark at one budget, with 95 % intervals."""
+    """Draws the relative accuracy of every benchmark at one budget, a bar for each row, with 95 % intervals."""
     benchmarks = [each for each in board.benchmarks if any(each.key in row.cells for row in section.rows)]
-    series, names = _series(board), list(_styles(board))
+    series, styles, count = _series(board), _styles(board), len(section.rows)
+    looks = [(styles[series[row.key]][0], _HATCHES[number % len(_HATCHES)]) for number, row in enumerate(section.rows)]
     with matplotlib.rc_context(_STYLE):
-        size = (max(5.5, len(benchmarks) * (0.3 + 0.11 * len(section.rows)) + 2.2), 3.7)
+        size = (max(5.5, 1.8 + 1.7 * len(benchmarks)), 1.3 + 0.19 * max(count, 4))
         figure = Figure(figsize=size, layout="constrained")
-        axis = figure.subplots()
-        for number, row in enumerate(section.rows):
-            name = series[row.key]
-            cells = [row.cells.get(each.key, Cell()) for each in benchmarks]
-            look = (_styles(board)[name][0], _HATCHES[names.index(name) % len(_HATCHES)])
-            _draw_bars(axis, cells, (number + 0.5) / len(section.rows), 0.84 / len(section.rows), row.label, look)
-        axis.axhline(100, color="#333333", linewidth=0.8, linestyle="--")
-        axis.set_xticks(range(len(benchmarks)), [_plain(each.title) for each in benchmarks])
-        axis.set_ylabel("% of vanilla")
-        axis.grid(False, axis="x")
-        axis.set_title(_plain(section.title), fontsize=9)
-        figure.suptitle(_plain(board.title), fontsize=10)
-        figure.legend(loc="outside right upper", frameon=False)
+        axes = figure.subplots(1, len(benchmarks), squeeze=False, sharey=True)[0]
+        for axis, benchmark in zip(axes, benchmarks, strict=True):
+            _draw_bars(axis, [row.cells.get(benchmark.key, Cell()) for row in section.rows], looks)
+            axis.axvline(100, color="#333333", linewidth=0.8, linestyle="--")
+            axis.set_title(_plain(benchmark.title), fontsize=9)
+            axis.set_xlabel("% of vanilla")
+            axis.grid(False, axis="y")
+        axes[0].set_yticks(range(count), [_plain(row.label) for row in section.rows])
+        axes[0].set_ylim(count - 0.4, -0.6)  # the best row on top
+        figure.suptitle(f"{_plain(board.title)}: {_plain(section.title)}", fontsize=10)
     return figure
 
 
-def _draw_bars(
-    axis: Axes, cells: Sequence[Cell], place: float, width: float, label: str, look: tuple[str, str]
-) -> None:
-    """Draws one row's bar in every group; `place` is its share of the group's width, `look` colour and hatching."""
-    xs = [index - 0.42 + 0.84 * place for index in range(len(cells))]
-    heights = np.array([np.nan if cell.relative is None else cell.relative for cell in cells])
-    axis.bar(xs, heights, width, label=_plain(label), edgecolor="white", facecolor=look[0], hatch=look[1])
-    sure = [
-        (x, cell.relative, cell.low, cell.high)
-        for x, cell in zip(xs, cells, strict=True)
-        if cell.relative is not None and cell.low is not None and cell.high is not None
-    ]
-    if sure:
-        x, y, low, high = np.array(sure).T
-        errors = np.clip([y - low, high - y], 0, None)
-        axis.errorbar(x, y, yerr=errors, fmt="none", ecolor="#333333", elinewidth=0.8, capsize=1.5)
+def _draw_bars(axis: Axes, cells: Sequence[Cell], looks: Sequence[tuple[str, str]]) -> None:
+    """Draws one benchmark, a bar for each row from the top; `looks` are colours and hatchings."""
+    for place, (cell, (colour, hatch)) in enumerate(zip(cells, looks, strict=True)):
+        width = np.nan if cell.relative is None else cell.relative
+        axis.barh(place, width, 0.8, edgecolor="white", facecolor=colour, hatch=hatch)
+        if cell.relative is not None and cell.low is not None and cell.high is not None:
+            errors = np.clip([[cell.relative - cell.low], [cell.high - cell.relative]], 0, None)
+            axis.errorbar(cell.relative, place, xerr=errors, fmt="none", ecolor="#333333", elinewidth=0.8, capsize=1.5)
 
 
 def _series(board: Board) -> dict[str, str]:
@@ -211,7 +206,8 @@ def _styles(board: Board) -> dict[str, tuple[str, str]]:
     return {
         name: ("#555555", "*")
         if not pruned
-        else (_COLOURS[(place - 1) % len(_COLOURS)], _MARKERS[(place - 1) % len(_MARKERS)])
+        # the markers move on by one with every round of colours, so that no two series have both alike
+        else (_COLOURS[(place - 1) % len(_COLOURS)], _MARKERS[(place - 1 + (place - 1) // 12) % len(_MARKERS)])
         for place, (pruned, name) in enumerate(names, start=0 if names and not names[0][0] else 1)
     }
 

@@ -55,16 +55,32 @@ def test_points_stand_where_the_figures_are(board: Board) -> None:
     assert drawn == expected
 
 
-def test_bars_are_as_high_as_the_figures(board: Board) -> None:
+def test_bars_are_as_long_as_the_figures(board: Board) -> None:
     section = board.sections[1]
-    axis = bars(board, section).axes[0]
-    heights = sorted(patch.get_height() for patch in axis.patches)  # type: ignore[attr-defined]
-    expected = sorted(
-        cell.relative for row in section.rows for cell in row.cells.values() if cell.relative is not None
-    )
-    assert np.allclose(heights, expected)
-    hatches = {patch.get_hatch() for patch in axis.patches}
-    assert len(hatches) == len(section.rows)  # readable in grey
+    axes = bars(board, section).axes
+    shown = [each for each in board.benchmarks if any(each.key in row.cells for row in section.rows)]
+    for axis, benchmark in zip(axes, shown, strict=True):
+        widths = [patch.get_width() for patch in axis.patches]  # type: ignore[attr-defined]
+        assert np.allclose(widths, [row.cells[benchmark.key].relative for row in section.rows])  # type: ignore[arg-type]
+        places = [patch.get_y() for patch in axis.patches]  # type: ignore[attr-defined]
+        assert places == sorted(places) and axis.yaxis_inverted()  # in the board's order, from the top
+    labels = [label.get_text().strip().replace("\\", "") for label in axes[0].get_yticklabels()]
+    assert labels == [row.label for row in section.rows]
+    assert len({patch.get_hatch() for patch in axes[0].patches}) == len(section.rows)  # readable in grey
+
+
+def test_forty_series_are_told_apart_and_fit_the_picture(tmp_path: Path) -> None:
+    grid(tmp_path, {f"method{number:02}": 0.1 for number in range(40)}, documents=20, budgets=(1 / 3,))
+    board = collect([tmp_path], shipped_benchmarks())[0][0]
+    figure = accuracy_against(board, "executed_tflops")
+    assert render(figure, "png")  # lays it out
+    (legend,) = figure.legends
+    looks = {(handle.get_color(), handle.get_marker()) for handle in legend.legend_handles}  # type: ignore[union-attr]
+    assert len(looks) == 42
+    box, size = legend.get_window_extent(), figure.bbox
+    assert box.y0 >= size.y0 and box.y1 <= size.y1 and box.x1 <= size.x1
+    low = bars(board, board.sections[1])
+    assert len(low.axes[0].get_yticklabels()) == 40
 
 
 @pytest.mark.parametrize("kind", ["svg", "png"])
