@@ -1,6 +1,8 @@
 """The embedded model keeps what its card promises, and every method prunes it as planned."""
 
+import gzip
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from swiftvlm_eval.models.prompts import vicuna_v1
 from swiftvlm_eval.pruning.budget import BudgetError
 from swiftvlm_eval.results import shipped_benchmarks
 
+RECORDS = Path(__file__).parents[2] / "leaderboards" / "demo" / "records"
 CARD = json.loads((checkpoint_path().parent / "card.json").read_text(encoding="utf-8"))
 
 
@@ -23,15 +26,24 @@ def demo() -> Checkpoint:
     return load_checkpoint("demo", device="cpu", dtype="float32", attn_implementation="sdpa")
 
 
-def test_vanilla_scores_as_on_the_card(demo: Checkpoint) -> None:
-    """The card's numbers come from a loop of the trainer's; these from lmms-eval with our model class and tasks."""
-    model = SwiftvlmLlava(checkpoint=demo, method="vanilla", batch_size=32, device="cpu")
-    results = evaluate(model, "demo", manager=our_tasks())
+def test_vanilla_scores_as_on_the_card() -> None:
+    """The card's numbers come from a loop of the trainer's; the record's from lmms-eval with our model class."""
+    record = json.loads(next(RECORDS.glob("demo--vanilla--*.record.json")).read_text(encoding="utf-8"))
     table = shipped_benchmarks()
     for benchmark in (table.benchmarks[key] for key in table.sets["demo"]):
-        score = results["results"][benchmark.task][f"{benchmark.metric},none"]
-        assert score == pytest.approx(CARD["scores"][benchmark.task]["accuracy"], abs=0.01)
-        assert results["n-samples"][benchmark.task]["effective"] == CARD["scores"][benchmark.task]["n"] >= 500
+        score = record["tasks"][benchmark.task]["metrics"][benchmark.metric]
+        assert score["value"] == pytest.approx(CARD["scores"][benchmark.task]["accuracy"], abs=0.01)
+        assert score["n"] == CARD["scores"][benchmark.task]["n"] >= 500
+
+
+def test_vanilla_answers_as_its_committed_record_says(demo: Checkpoint) -> None:
+    with gzip.open(next(RECORDS.glob("demo--vanilla--*.samples.jsonl.gz")), "rt", encoding="utf-8") as lines:
+        committed = {(line["task"], line["doc_id"]): line["prediction"] for line in map(json.loads, lines)}
+    model = SwiftvlmLlava(checkpoint=demo, method="vanilla", batch_size=32, device="cpu")
+    samples = evaluate(model, "demo", manager=our_tasks(), limit=60, log_samples=True)["samples"]
+    answers = {(task, line["doc_id"]): line["filtered_resps"][0] for task, own in samples.items() for line in own}
+    assert len(answers) == 4 * 60
+    assert answers == {key: committed[key] for key in answers}
 
 
 @pytest.mark.parametrize("budget", ["1/3", "2/9"])
