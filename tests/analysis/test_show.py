@@ -198,7 +198,7 @@ def test_a_document_without_an_image_is_refused(monkeypatch: pytest.MonkeyPatch)
 def test_a_group_and_a_task_that_scores_choices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     choices = SimpleNamespace(OUTPUT_TYPE="multiple_choice")
     leaves = {"both": {"one": None, "another": None}, "choices": {"choices": choices}}
-    monkeypatch.setattr(asking, "Documents", lambda names: SimpleNamespace(leaves=leaves[names[0]]))
+    monkeypatch.setattr(asking, "Documents", lambda names: SimpleNamespace(tasks=leaves[names[0]]))
     with pytest.raises(ValueError, match="task=both: a group of several; allowed is one of another, one"):
         ask_of_task("both", 0)
     with pytest.raises(ValueError, match="task=choices: answers by multiple_choice; allowed are tasks with generated"):

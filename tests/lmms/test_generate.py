@@ -25,7 +25,19 @@ from swiftvlm_eval.testing.tiny_models import make_image
 
 SHORT = {"max_new_tokens": 6}
 RUN_KEYS = {
-    *("method", "options", "budget", "schedule", "planned_mean", "pretrained", "revision", "family", "shape", "seed"),
+    *(
+        "method",
+        "options",
+        "caveat",
+        "budget",
+        "schedule",
+        "planned_mean",
+        "pretrained",
+        "revision",
+        "family",
+        "shape",
+        "seed",
+    ),
     *(
         "dtype",
         "device",

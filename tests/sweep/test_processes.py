@@ -32,6 +32,7 @@ def records(out: Path) -> dict[str, Any]:
         for field in ("origin", "wall_time_s", "samples_file"):
             del content[field]
         del content["settings"]["world_size"]
+        del content["software"]["commit"]  # of the checkout, in which another test may be writing at the moment
         for task in content["tasks"].values():
             del task["timing"]
         samples = [line.model_copy(update={"prefill_s": None, "total_s": None}) for line in lines]
