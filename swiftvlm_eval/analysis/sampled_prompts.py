@@ -3,14 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from swiftvlm_eval.models.checkpoint import Checkpoint
 from swiftvlm_eval.models.families import family_of
 from swiftvlm_eval.models.prompts import FORMS, without_images
-from swiftvlm_eval.plugin import load_tasks
 from swiftvlm_eval.sweep.documents import Documents
 
 
@@ -60,13 +58,10 @@ class SampledPrompts:
     """
 
     def __init__(self, documents: Documents, samples: int) -> None:
-        from lmms_eval.evaluator_utils import get_task_list
-
         for task, count in documents.counts.items():
             if count < samples:
                 raise ValueError(f"samples={samples}: {task} has {count} documents; allowed are 1 to {count}")
-        leaves = get_task_list(load_tasks(documents.names, documents.manager))
-        self._tasks: dict[str, Any] = {leaf.task_name: leaf.task for leaf in leaves}
+        self._tasks = documents.tasks
         self._chosen = [(task, doc) for task, total in documents.counts.items() for doc in spread_over(total, samples)]
         self.keys = [f"{task}/{doc}" for task, doc in self._chosen]
 

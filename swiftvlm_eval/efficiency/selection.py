@@ -24,7 +24,6 @@ def prices(shape: DecoderShape, tower: TowerShape) -> dict[str, int]:
         "position_similarity": head,
         "rating": 1,
         "similarity": d,
-        "key_distance": head * shape.num_kv_heads,
         "value_similarity": head * shape.num_kv_heads,
         "channel_similarity": min(d, COMPARED_CHANNELS),
         "distance": d,

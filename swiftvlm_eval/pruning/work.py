@@ -27,7 +27,6 @@ class Work:
         position_similarity: (text row, visual row) pairs of `Signals.rope_similarity`, of one head.
         rating: (text row, visual row) attention entries averaged over raters.
         similarity: pairs of decoder rows compared by an inner product.
-        key_distance: pairs of decoder rows compared by their keys of all heads.
         value_similarity: pairs of decoder rows compared by their values of all heads.
         channel_similarity: pairs of decoder rows compared in `COMPARED_CHANNELS` of their channels.
         distance: pairs of decoder rows whose Euclidean distance is computed.
@@ -48,7 +47,6 @@ class Work:
     position_similarity: int = 0
     rating: int = 0
     similarity: int = 0
-    key_distance: int = 0
     value_similarity: int = 0
     channel_similarity: int = 0
     distance: int = 0
