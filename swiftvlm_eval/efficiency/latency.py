@@ -6,23 +6,24 @@ disturbs both sides. The A/A ratio must hold 1.00 in its interval, else the mach
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from scipy.stats import bootstrap
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from swiftvlm_eval.efficiency.cost import executed_cost
 from swiftvlm_eval.efficiency.flops import prefill_flops
 from swiftvlm_eval.models.shape import DecoderShape
+from swiftvlm_eval.pruning.budget import BudgetError
 from swiftvlm_eval.pruning.contract import PruningMethod
 from swiftvlm_eval.pruning.prune import prune
 
 Clock = Literal["wall", "cpu"]
+WARMUP = 2
+"""Rounds before the timed ones."""
 STOCK, AGAIN, KEEP_ALL = "stock", "stock again", "engine, nothing pruned"
 
 
@@ -57,6 +58,26 @@ class Timing:
     peak_memory: int | None = None
     rows_per_layer: list[int] = field(default_factory=list)
     flops: float = 0.0
+
+
+def runs_of(contenders: Sequence[Any], rounds: int) -> int:
+    """How often `measure` runs a model: in every round the stock model twice, the bare engine, every contender."""
+    return (3 + len(contenders)) * rounds
+
+
+def feasible(
+    workload: Workload, contenders: Sequence[tuple[str, PruningMethod, float]]
+) -> tuple[list[tuple[str, PruningMethod, float]], dict[str, str]]:
+    """The contenders that can meet their budget on this decoder; the reason of every other one, by label."""
+    possible, refused = [], {}
+    for label, method, budget in contenders:
+        try:
+            method.plan(workload.side**2, workload.shape.num_layers, budget)
+        except BudgetError as error:
+            refused[label] = str(error)
+        else:
+            possible.append((label, method, budget))
+    return possible, refused
 
 
 def build_model(workload: Workload, dtype: torch.dtype, device: torch.device, attn: str = "sdpa") -> Any:
@@ -115,12 +136,12 @@ def measure(
     contenders: Sequence[tuple[str, PruningMethod, float]],
     *,
     rounds: int = 10,
-    warmup: int = 2,
+    warmup: int = WARMUP,
     dtype: torch.dtype = torch.bfloat16,
     device: torch.device | None = None,
     attn: str = "sdpa",
     clock: Clock = "wall",
-    on_round: Callable[[int], None] = lambda done: None,
+    on_run: Callable[[], None] = lambda: None,
 ) -> list[Timing]:
     """Times all contenders; the first three entries are the stock model, itself again, and the bare engine.
 
@@ -133,10 +154,15 @@ def measure(
         device: default the CPU.
         attn: attention kernel.
         clock: `wall`, or `cpu` time of this process (robust on shared machines; use one thread).
-        on_round: told the rounds done.
+        on_run: called after every prefill with its decoding; there are `runs_of(contenders, rounds + warmup)`.
+
+    Raises:
+        BudgetError: a budget that a method cannot meet on this decoder, before anything is run.
     """
     from swiftvlm_eval.pruning.registry import make_method
 
+    for _, method, budget in contenders:
+        method.plan(workload.side**2, workload.shape.num_layers, budget)
     model = build_model(workload, dtype, device or torch.device("cpu"), attn)
     inputs = build_inputs(workload, model)
     vanilla = make_method("vanilla")
@@ -148,7 +174,7 @@ def measure(
             if number >= warmup:
                 timing.prefill.append(prefill)
                 timing.decode.append(decode)
-        on_round(number + 1)
+            on_run()
     return [timing for timing, _ in runs]
 
 
@@ -186,43 +212,3 @@ def _once(
     if cuda:
         timing.peak_memory = max(timing.peak_memory or 0, torch.cuda.max_memory_allocated(model.device))
     return prefilled - start, (end - prefilled) / max(1, workload.output_tokens)
-
-
-def ratio_interval(numerator: Sequence[float], denominator: Sequence[float]) -> tuple[float, float, float]:
-    """Median of the paired ratios with a 95 % bootstrap interval."""
-    ratios = np.asarray(numerator) / np.asarray(denominator)
-    median = float(np.median(ratios))
-    if len(ratios) < 3 or np.ptp(ratios) == 0:
-        return median, float(ratios.min()), float(ratios.max())
-    interval = bootstrap((ratios,), np.median, n_resamples=2000, method="percentile", rng=0).confidence_interval
-    return median, float(interval.low), float(interval.high)
-
-
-def latency_rows(timings: Sequence[Timing]) -> Iterator[dict[str, Any]]:
-    """One row per contender: medians, paired speed-ups over stock, and the FLOPs-implied prefill speed-up.
-
-    `of_implied` is the measured over the implied speed-up. The measured prefill holds the vision tower and the
-    projector, which no decoder method makes faster, the implied one the decoder alone: with a tower that counts, 1 is
-    out of reach.
-    """
-    stock = timings[0]
-    for timing in timings:
-        implied = stock.flops / timing.flops
-        speedup = ratio_interval(stock.prefill, timing.prefill)
-        yield {
-            "contender": timing.label,
-            "mean_visual_tokens": float(np.mean(timing.rows_per_layer)),
-            "prefill_ms": 1000 * float(np.median(timing.prefill)),
-            "decode_ms": 1000 * float(np.median(timing.decode)),
-            "prefill_speedup": speedup,
-            "decode_speedup": ratio_interval(stock.decode, timing.decode),
-            "implied_speedup": implied,
-            "of_implied": speedup[0] / implied,
-            "peak_memory_mib": None if timing.peak_memory is None else timing.peak_memory / 2**20,
-        }
-
-
-def steady(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the stock model, measured twice side by side, holds a ratio of 1 in both of its intervals."""
-    twin = next(row for row in rows if row["contender"] == AGAIN)
-    return all(twin[key][1] <= 1 <= twin[key][2] for key in ("prefill_speedup", "decode_speedup"))

@@ -1,6 +1,7 @@
 """`flops` and `latency` as a user starts them."""
 
 import json
+from pathlib import Path
 
 import pytest
 from command_line import run
@@ -72,3 +73,20 @@ def test_latency_measures_every_contender_beside_the_stock_model() -> None:
         middle, low, high = row["prefill_speedup"]
         assert low <= middle <= high
         assert row["of_implied"] == pytest.approx(middle / row["implied_speedup"])
+
+
+def test_a_latency_file_tells_rows_machine_and_what_was_not_measured(tmp_path: Path) -> None:
+    out = tmp_path / "latency.json"
+    options = ("--shape", TINY, "--rounds", "3", "--dtype", "float32", "--output-tokens", "1", "--device", "cpu")
+    methods = ("--methods", "random,fastv[layers=3]", "--budgets", "0.7", "--threads", "1", "--clock", "cpu")
+    status, output, said = run("latency", *methods, *options, "--out", str(out))
+    told = json.loads(out.read_text())
+    assert status == 1 and "not measured: fastv" in said and "random" in output
+    assert [row["contender"] for row in told["rows"]][3:] == ["random 0.7"]
+    assert list(told["refused"]) == ["fastv[layers=3] 0.7"]
+    assert told["machine"]["threads"] == 1 and told["settings"]["clock"] == "cpu"
+    assert told["settings"]["workload"]["shape"]["num_layers"] == 4 and told["steady"] in (True, False)
+    assert "torch" in told["versions"] and "commit" in told
+    before = out.read_bytes()
+    status, _, said = run("latency", *methods, *options, "--out", str(out))
+    assert status == 1 and "is there already" in said and out.read_bytes() == before

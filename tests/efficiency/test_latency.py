@@ -1,5 +1,7 @@
 """The latency run on a clock that the tests turn, with timings made by hand: no test here times anything."""
 
+import json
+import platform
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,12 +18,13 @@ from swiftvlm_eval.efficiency.latency import (
     Timing,
     Workload,
     build_model,
-    latency_rows,
+    feasible,
     measure,
-    ratio_interval,
-    steady,
+    runs_of,
 )
+from swiftvlm_eval.efficiency.latency_report import latency_rows, machine_facts, ratio_interval, steady
 from swiftvlm_eval.models.shape import DecoderShape
+from swiftvlm_eval.pruning.budget import BudgetError
 from swiftvlm_eval.pruning.registry import make_method
 
 SHAPE = DecoderShape(hidden_size=64, intermediate_size=128, num_layers=4, num_heads=4, num_kv_heads=4)
@@ -97,9 +100,16 @@ def timed(monkeypatch: pytest.MonkeyPatch, rounds: list[list[float]], warmup: in
     monkeypatch.setattr(latency, "prune", lambda *_: nullcontext())
     monkeypatch.setattr(latency, "time", turned)
     contenders = [("random 0.5", make_method("random"), 0.5)]
-    told: list[int] = []
-    timings = measure(WORKLOAD, contenders, rounds=len(rounds) - warmup, warmup=warmup, on_round=told.append, **clock)
-    assert told == list(range(1, len(rounds) + 1))
+    told: list[float] = []
+    timings = measure(
+        WORKLOAD,
+        contenders,
+        rounds=len(rounds) - warmup,
+        warmup=warmup,
+        on_run=lambda: told.append(turned.now),
+        **clock,
+    )
+    assert len(told) == runs_of(contenders, len(rounds)) and told == sorted(set(told)), "told after every run"
     assert next(model.prefills, None) is None, "a run too few"
     return timings
 
@@ -173,3 +183,19 @@ def test_the_default_dtype_is_left_as_it_was(dtype: torch.dtype) -> None:
         assert torch.get_default_dtype() == torch.float32, "changed by a failure"
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_what_cannot_meet_its_budget_is_named_before_anything_runs() -> None:
+    asked = [("half", make_method("random"), 0.5), ("late", make_method("fastv", {"layers": "3"}), 0.25)]
+    possible, refused = feasible(WORKLOAD, asked)
+    assert [label for label, *_ in possible] == ["half"]
+    assert set(refused) == {"late"} and "feasible" in refused["late"]
+    with pytest.raises(BudgetError):
+        measure(WORKLOAD, asked, rounds=1, on_run=lambda: pytest.fail("ran"))
+
+
+def test_the_machine_is_described_without_its_name() -> None:
+    facts = machine_facts(torch.device("cpu"))
+    assert facts["device"] == "cpu" and facts["threads"] == torch.get_num_threads() and facts["cpu"]
+    assert facts["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+    assert platform.node() not in json.dumps(facts)
