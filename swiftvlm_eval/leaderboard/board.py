@@ -30,6 +30,7 @@ class Cell:
         p_best: P-value of the hypothesis that no row of the budget is better, adjusted for all of them.
         executed: Mean visual tokens per decoder layer, the measured ones.
         asked: The budget in the same unit.
+        rank: Ends of the 95 % interval of its place among the rows of its budget, 1 the best; None where untested.
     """
 
     score: float | None = None
@@ -42,6 +43,30 @@ class Cell:
     p_best: float | None = None
     executed: float | None = None
     asked: float | None = None
+    rank: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two rows of one budget on one benchmark or group, on the documents that both have.
+
+    Attributes:
+        column: Benchmark key or group.
+        first: Key of a row.
+        second: Key of the other one.
+        difference: First less second, in percent of vanilla.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        p: P-value of no difference, adjusted for all pairs of the column and budget.
+    """
+
+    column: str
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    p: float
 
 
 @dataclass(frozen=True)
@@ -61,6 +86,8 @@ class Row:
         files: Names of the files the row was made from.
         records: The run records behind the row.
         notes: What the reader must know about this row.
+        reproduce: Commands and files that make the row again, by kind (`sweep`, `lmms_eval`); empty where the records
+            do not tell enough.
     """
 
     key: str
@@ -75,14 +102,25 @@ class Row:
     files: tuple[str, ...] = ()
     records: tuple[RunRecord, ...] = ()
     notes: tuple[str, ...] = ()
+    reproduce: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Section:
-    """The rows of one budget, best first; `title` names the budget."""
+    """The rows of one budget.
+
+    Attributes:
+        title: Names the budget.
+        rows: Best first.
+        comparisons: Every pair of rows on every column where both can be compared.
+        detectable: Column -> the smallest difference of two rows, in percent of vanilla, that these documents show
+            with a chance of 80 % at the 5 % level.
+    """
 
     title: str
     rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    detectable: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
