@@ -1,11 +1,13 @@
 """Regenerates the committed leaderboards (papers, demo model), the demo model's card and the README's tables."""
 
+import shutil
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+import yaml
 from demo_model.card import read_facts, render_card
 
 from swiftvlm_eval import PruningMethod, make_method, method_names
@@ -24,6 +26,7 @@ GROUNDING = "demo_refcoco"
 BEGIN, END = "<!-- made by make leaderboard -->", "<!-- end -->"
 METHODS_PAGE = ROOT.parent / "docs" / "methods.md"
 METHODS = "<!-- methods: made by make leaderboard -->"
+FACTS = ROOT.parent / "swiftvlm_eval" / "leaderboard" / "methods.yaml"
 SHOWN = 10
 """Rows of the README's table."""
 
@@ -31,7 +34,10 @@ SHOWN = 10
 def regenerate(out: Path) -> tuple[list[Path], Board]:
     """Writes both leaderboards below `out`; returns the files, and the board of the demo model."""
     papers = build([], out / "papers", published=sorted((ROOT / "published").glob("*.yaml")))
-    demo = build([RECORDS], out / "demo", include_limited=True)
+    records = out / "demo" / "records"
+    if records != RECORDS:  # the page links to them only where they stand beside it
+        shutil.copytree(RECORDS, records, dirs_exist_ok=True)
+    demo = build([records], out / "demo", include_limited=True)
     return [*papers.files, *demo.files], demo.boards[0]
 
 
@@ -124,6 +130,14 @@ def methods_page() -> str:
     return "\n".join(lines)
 
 
+def method_facts() -> str:
+    """methods.yaml: what the pages say of each registered method."""
+    fields = ("name", "title", "source", "summary", "code")
+    facts = [{field: getattr(make_method(name), field) for field in fields} for name in sorted(method_names())]
+    head = "# Made by `make leaderboard` from the methods' classes; the fields are explained in methods.py.\n"
+    return head + yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=1000)
+
+
 def _published(method: PruningMethod) -> bool:
     """Whether a paper proposes it; the others are baselines."""
     return method.source not in ("baseline", "no reduction")
@@ -146,9 +160,10 @@ def _caption(board: Board) -> str:
 
 
 if __name__ == "__main__":
+    FACTS.write_text(method_facts(), encoding="utf-8")
     written, board = regenerate(ROOT)
     CARD.write_text(demo_card(board))
     README.write_text(readme(board))
     METHODS_PAGE.write_text(methods_page())
-    for path in [*written, CARD, README, METHODS_PAGE]:
+    for path in [*written, CARD, README, METHODS_PAGE, FACTS]:
         print(f"wrote {path.relative_to(ROOT.parent)}")
