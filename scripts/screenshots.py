@@ -49,7 +49,7 @@ def browser(*arguments: str) -> Iterator[Any]:
 
 
 def look(session: Any, width: int, height: int, *, dark: bool = False, media: str = "screen") -> None:
-    """Sets the size of the page (below what a window can have, too), the theme that the reader prefers, and the medium."""
+    """Sets the size of the page (smaller than a window can be, too), the preferred theme, and the medium."""
     session.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 640},
@@ -92,9 +92,8 @@ def open_page(session: Any, page: Path, state: str) -> None:
     session.get("about:blank")
     session.get(f"{address}#{state.replace('card={row}', '')}")
     if "{row}" in state:
-        row = session.execute_script(
-            "return document.querySelector('.board:not([hidden]) tbody:not([data-budget=vanilla]) tr[data-ids]').dataset.ids"
-        )
+        first = ".board:not([hidden]) tbody:not([data-budget=vanilla]) tr[data-ids]"
+        row = session.execute_script("return document.querySelector(arguments[0]).dataset.ids", first)
         session.get("about:blank")
         session.get(f"{address}#{state.format(row=row)}")
 

@@ -23,7 +23,6 @@ from swiftvlm_eval.leaderboard.render.plots import board_pictures, render
 from swiftvlm_eval.results.benchmarks import BenchmarkTable, shipped_benchmarks
 from swiftvlm_eval.results.store import Problem, load_records
 
-
 _KINDS = {"Markdown": "md", "CSV": "csv", "JSON": "json"}
 
 

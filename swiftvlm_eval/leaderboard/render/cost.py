@@ -24,6 +24,7 @@ def cost_ratio(board: Board, row: Row) -> float | None:
 
 
 def flops_unit(board: Board) -> tuple[float, str]:
-    """Returns what to multiply figures in T by, and the unit: the largest in which the board's largest is at least 1."""
-    largest = max((row.figures.get(name) or 0.0 for row in board.rows for name in COSTS), default=0.0)
+    """Returns what to multiply figures in T by, and the unit: the largest in which the largest figure is 1 or more."""
+    name = cost_attribute(board) or COSTS[0]
+    largest = max((row.figures.get(name) or 0.0 for row in board.rows), default=0.0)
     return next(((factor, unit) for factor, unit in _UNITS if largest * factor >= 1), _UNITS[0])

@@ -104,10 +104,10 @@ def _score(cell: Cell | None, digits: int) -> Figure:
     if cell.relative is not None:
         lines.append(f"{number(cell.relative, places)} % {interval(cell.low, cell.high, places)}".strip())
     value = cell.relative if cell.score is None else cell.score
-    return Figure(tuple(lines), value, cell.mark, _flag(cell))
+    return Figure(tuple(lines), value, cell.mark, budget_flag(cell))
 
 
-def _flag(cell: Cell) -> str:
+def budget_flag(cell: Cell) -> str:
     """Says by how much a row is off its budget, in visual tokens per layer."""
     if cell.mark != "off_budget":
         return ""

@@ -8,7 +8,6 @@ that no text ends the block. A policy in the head names the hashes of our style 
 import base64
 import hashlib
 import json
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

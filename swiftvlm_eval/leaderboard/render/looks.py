@@ -1,4 +1,4 @@
-"""What a method looks like: one colour and one marker a name, the same on every page and picture, whoever stands beside.
+"""What a method looks like: one colour and one marker a name, the same on every page and picture.
 
 Registered names have a line in `looks.yaml`. Any other name takes the pair of colour and marker, free of those lines,
 whose hash together with the name is smallest: it depends on nothing but the name, and a new line in the table moves

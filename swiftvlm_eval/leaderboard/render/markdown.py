@@ -9,8 +9,8 @@ from tabulate import tabulate
 from swiftvlm_eval.leaderboard.board import Board, Cell, Row, Section
 from swiftvlm_eval.leaderboard.columns import column_table
 from swiftvlm_eval.leaderboard.render.budgets import is_vanilla
-from swiftvlm_eval.leaderboard.render.cost import cost_ratio
-from swiftvlm_eval.leaderboard.render.grid import Figure, figures, headings
+from swiftvlm_eval.leaderboard.render.cost import cost_attribute, cost_ratio, flops_unit
+from swiftvlm_eval.leaderboard.render.grid import Figure, budget_flag, figures, headings
 from swiftvlm_eval.leaderboard.render.text import MISSING, interval, markdown, number
 
 _WIDEST = 8
@@ -18,8 +18,8 @@ LEGEND = (
     "A cell holds the score and, in brackets, percent of our own vanilla run; tokens are visual tokens executed per "
     "layer, cost is operations of the prefill over vanilla's. **Bold**: best at this budget. ≈: may still be the "
     "best: no row of the budget is significantly better (5 % over all rows). `?`: that could not be tested, for want "
-    "of per-sample scores. `off budget`: executed other than the tokens asked for (the notes say by how much), and "
-    "takes no part in these marks. `-`: not measured."
+    "of per-sample scores. `off budget`: executed so many visual tokens per layer for those asked, and takes "
+    "no part in these marks. `-`: not measured."
 )
 INTERVAL_LEGEND = (
     "95 % intervals of the percentages of vanilla (paired Bayesian bootstrap; each end allows for one event that was "
@@ -86,8 +86,10 @@ def accuracy_table(board: Board, section: Section) -> str:
     base = board.vanilla
     tokens = any(row.figures.get("visual_tokens") is not None for row in board.rows)
     cost = base is not None and any(cost_ratio(board, row) is not None for row in board.rows)
-    last = [("tokens", lambda row: number(row.figures.get("visual_tokens"), 1))] if tokens else []
+    last: list[_Column] = [("tokens", lambda row: number(row.figures.get("visual_tokens"), 1))] if tokens else []
     last += [("cost", lambda row: _times(cost_ratio(board, row)))] if cost else []
+    if not board.measured and cost_attribute(board):
+        last += [(f"FLOPs ({flops_unit(board)[1]})", partial(_flops, board=board))]
     shown = [[(title, partial(_figure, key=key, digits=digits)) for title, key, digits in block] for block in blocks]
     return _tables(section, [*shown[:-1], [*shown[-1], *last]] if shown else [last])
 
@@ -149,12 +151,18 @@ def _figure(row: Row, key: str, digits: int) -> str:
     first = score or percent or MISSING
     rest = f" ({percent})" if score and percent else ""
     marks = {"best": f"**{first}**{rest}", "tied": f"{first}{rest} ≈", "untested": f"{first}{rest} ?"}
-    return marks.get(cell.mark, f"{first}{rest} off budget" if cell.mark == "off_budget" else f"{first}{rest}")
+    flag = budget_flag(cell)
+    return marks.get(cell.mark, f"{first}{rest}<br>{flag}" if flag else f"{first}{rest}")
 
 
 def _ends(row: Row, key: str) -> str:
     cell = row.cells.get(key) or next((mean for group, mean in row.means.items() if group == key), Cell())
     return interval(cell.low, cell.high, column_table().relative_digits) or MISSING
+
+
+def _flops(row: Row, board: Board) -> str:
+    value = row.figures.get(cost_attribute(board) or "")
+    return number(None if value is None else value * flops_unit(board)[0], 2)
 
 
 def _times(ratio: float | None) -> str:

@@ -134,7 +134,7 @@ def _floor(values: Sequence[float]) -> float:
 def _draw_point(
     axis: Axes, x: float, cell: Cell, look: Look, ends: Sequence[float] | None, floor: float, step: int
 ) -> None:
-    """Draws one row; one below the floor stands on it, with its number (on the given step, so that neighbours differ)."""
+    """Draws one row; one below the floor stands on it, with its number, higher by `step` where another is near."""
     colour, y = looks().colours[look.colour].light, max(cell.relative or 0.0, floor)
     below = (cell.relative or 0.0) < floor
     options: dict[str, Any] = {}

@@ -87,7 +87,7 @@ function draw(part = {}) {
     live.querySelector(".wrap").replaceChildren(table, legend());
     draw_pictures();
     live.querySelector(".wrap").classList.toggle("scrolls", table.scrollWidth > live.querySelector(".wrap").clientWidth + 1);
-    const slot = live.parentElement.querySelector(".power");
+    const slot = document.querySelector("#how .power");
     if (slot) slot.replaceChildren(...power());
     const again = focused && [...live.querySelectorAll("[data-focus]")].find((node) => node.dataset.focus === focused);
     if (again && again !== document.activeElement && !typing) again.focus({ preventScroll: true });

@@ -108,7 +108,7 @@ function line(row, columns, scales, place) {
   const rank = h("td", { class: "rank", title: between && `95 % interval of its place: ${between.replace("–", " to ")}` },
     row.vanilla ? "" : place === undefined ? MISSING : String(place), between && h("small", {}, between));
   const open = (event) => { if (!event.target.closest("button, a")) change({ card: row.id, against: "" }); };
-  return h("tr", { "data-ids": row.id, class: classes.filter(Boolean).join(" "), on: { click: open, ...lights([row.id]) } },
+  return h("tr", { "data-ids": row.id, "data-label": row.label, class: classes.filter(Boolean).join(" "), on: { click: open, ...lights([row.id]) } },
     PHONE.matches ? null : rank, method_cell(row), columns.map((each) => value_cell(row, each, scales.get(each.key), PHONE.matches)));
 }
 
