@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import screenshots
 from hostile_board import EVIL
-from selenium.webdriver.common.keys import Keys
 
 from swiftvlm_eval.leaderboard.board import Board, Row
 
+Keys = pytest.importorskip("selenium.webdriver.common.keys", reason="selenium is not installed").Keys
 TABLE = ".board:not([hidden]) table.methods"
 SECOND = "222"
 
@@ -257,8 +257,10 @@ def test_no_page_scrolls_sideways(browser: Any, page: Path, width: int, state: s
 def test_a_phone_has_the_method_one_column_and_a_tap_for_the_rest(browser: Any, page: Path) -> None:
     show(browser, page, "", 390, 844)
     assert run(browser, f"document.querySelectorAll('{TABLE} thead th').length") == 2
-    choose_option = "const s = document.querySelector('[data-focus=figure]'); s.value = 'gqa'; s.dispatchEvent(new Event('change'))"
-    browser.execute_script(choose_option)
+    browser.execute_script(
+        "const choice = document.querySelector('[data-focus=figure]');"
+        "choice.value = 'gqa'; choice.dispatchEvent(new Event('change'))"
+    )
     assert values(browser, "gqa")
     browser.execute_script(f"document.querySelector('{TABLE} tr[data-label=fastv] td').click()")
     box = run(browser, "document.querySelector('dialog').getBoundingClientRect().width")
