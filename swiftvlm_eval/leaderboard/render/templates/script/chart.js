@@ -212,7 +212,7 @@ function dots(column, width) {
 
 function pictures(width) {
   const of = board(), axis = of.costs.find((each) => each.key === state.axis) || of.costs[0];
-  const groups = Object.keys(of.groups), side = width > 700 && groups.length > 1;
+  const groups = Object.keys(of.groups), side = width > 712 && groups.length > 1;
   const wide = side ? (width - 16) / 2 : width;
   if (axis && groups.length) return groups.map((key) => scatter(key, axis, wide, side ? 250 : Math.max(250, Math.min(310, wide * 0.68))));
   const shown = (groups.length ? groups.map((key) => column_of(of.groups[key][1].length === 1 ? of.groups[key][1][0] : key)) : of.columns.filter((column) => column.better !== "none")).slice(0, 2);

@@ -26,7 +26,7 @@ function controls() {
   const budgets = [["all", "all"], ...pruned(of).map((section) => [section.code, section.short, section.title])];
   const numbers = scored(of).length > 0, ends = of.sections.some((section) => section.rows.some((row) => of.columns.some((column) => ends_of(row, column))));
   return h("div", { class: "controls" },
-    by_budget ? null : radios("budget", "Budget", budgets, budget()),
+    radios("budget", "Budget", budgets, budget()),
     numbers ? radios("show", "Show", [["score", "score"], ["relative", "% of vanilla"]], state.show) : null,
     pruned(of).length > 1 ? radios("view", "Table", [["methods", "methods"], ["budgets", "method × budget"]], state.view) : null,
     by_budget || PHONE.matches ? choose("figure", "Figure", of.columns.map((column) => [column.key, column.title]), figure().key) : null,
@@ -39,7 +39,7 @@ function controls() {
 
 // The answer first: who is best in each group at the chosen budget, and who may be.
 function answer() {
-  const chosen = budget(), sections = pruned(board()).filter((section) => section.code === chosen || (chosen === "all" && section === pruned(board())[0]));
+  const chosen = budget(), sections = pruned(board()).filter((section) => chosen === "all" || section.code === chosen);
   const lines = sections.flatMap((section) => Object.keys(board().groups).map((key) => {
     const with_mark = (mark) => section.rows.filter((row) => (get(row.cells, key) || {}).m === mark);
     const best = with_mark("best"), tied = with_mark("tied");

@@ -31,7 +31,7 @@ function sections_shown() {
 function sorting() {
   const [, key, way] = /^(.*):(up|down)$/.exec(state.sort) || [];
   if (key === "method" || (key && column_of(key))) return { key, down: way === "down" };
-  const first = column_of(leading(board()));
+  const first = PHONE.matches ? figure() : column_of(leading(board()));  // a phone has no other column to sort by
   return { key: first ? first.key : "method", down: first ? first.better === "higher" : false };
 }
 
