@@ -26,6 +26,7 @@ GROUNDING = "demo_refcoco"
 BEGIN, END = "<!-- made by make leaderboard -->", "<!-- end -->"
 METHODS_PAGE = ROOT.parent / "docs" / "methods.md"
 METHODS = "<!-- methods: made by make leaderboard -->"
+FRONT = ROOT / "README.md"
 FACTS = ROOT.parent / "swiftvlm_eval" / "leaderboard" / "methods.yaml"
 SHOWN = 10
 """Rows of the README's table."""
@@ -130,6 +131,23 @@ def methods_page() -> str:
     return "\n".join(lines)
 
 
+def front_page(board: Board) -> str:
+    """leaderboards/README.md: what stands in which folder."""
+    counts = f"{len({row.method for row in board.rows if not row.is_vanilla})} methods"
+    lines = [
+        "# Leaderboards",
+        "",
+        f"- [Demo model](demo/demo.md), {counts}: [table](demo/demo.md), [page](demo/index.html), "
+        "[CSV](demo/demo.csv), [JSON](demo/demo.json), [records](demo/records)",
+        "- [Numbers as printed in papers](papers/index.md): [page](papers/index.html)",
+        "",
+        "![Demo model: percent of vanilla against cost](demo/demo-flops.svg)",
+        "",
+        "Made by `make leaderboard`. The pages work from disk: clone the repository and open one in a browser.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def method_facts() -> str:
     """methods.yaml: what the pages say of each registered method."""
     fields = ("name", "title", "source", "summary", "code")
@@ -162,8 +180,9 @@ def _caption(board: Board) -> str:
 if __name__ == "__main__":
     FACTS.write_text(method_facts(), encoding="utf-8")
     written, board = regenerate(ROOT)
+    FRONT.write_text(front_page(board), encoding="utf-8")
     CARD.write_text(demo_card(board))
     README.write_text(readme(board))
     METHODS_PAGE.write_text(methods_page())
-    for path in [*written, CARD, README, METHODS_PAGE, FACTS]:
+    for path in [*written, CARD, README, METHODS_PAGE, FACTS, FRONT]:
         print(f"wrote {path.relative_to(ROOT.parent)}")

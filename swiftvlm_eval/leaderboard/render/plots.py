@@ -23,6 +23,7 @@ from swiftvlm_eval.leaderboard.render.looks import Look, looks, method_of, row_l
 from swiftvlm_eval.results.benchmarks import Group
 
 _LEGEND_WIDTH = 1.75
+_LONGEST_LABEL = 36
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "swiftvlm-eval",
     "svg.fonttype": "path",
@@ -213,7 +214,7 @@ def _legend(figure: Figure, axis: Axes, entries: Mapping[str, Look], across: int
         fill = "white" if look.hollow else colour
         marker = looks().markers[look.marker].plot
         handles += axis.plot(
-            [], [], color=colour, marker=marker, markerfacecolor=fill, linestyle="", label=_plain(name)
+            [], [], color=colour, marker=marker, markerfacecolor=fill, linestyle="", label=_plain(name, _LONGEST_LABEL)
         )
     handles += axis.plot([], [], color="#999999", linewidth=5, alpha=0.35, label="Pareto front")
     figure.legend(handles=handles, loc="outside lower center", frameon=False, ncols=across, fontsize=7.5)
@@ -235,7 +236,7 @@ def bars(board: Board, section: Section) -> Figure:
             axis.set_title(_plain(benchmark.title), fontsize=9)
             axis.set_xlabel("% of vanilla")
             axis.grid(False, axis="y")
-        axes[0].set_yticks(range(count), [_plain(row.label) for row in section.rows])
+        axes[0].set_yticks(range(count), [_plain(row.label, _LONGEST_LABEL) for row in section.rows])
         axes[0].set_ylim(count - 0.4, -0.6)  # the best row on top
         figure.suptitle(f"{_plain(board.title)}: {_plain(section_heading(section))}", fontsize=10)
     return figure
@@ -251,9 +252,12 @@ def _draw_bars(axis: Axes, cells: Sequence[Cell], colours: Sequence[str]) -> Non
             axis.errorbar(cell.relative, place, xerr=errors, fmt="none", ecolor="#333333", elinewidth=0.8)
 
 
-def _plain(text: str) -> str:
-    """Keeps names from records from being read as mathematics or hidden from a legend."""
-    single = "".join(sign if sign.isprintable() else " " for sign in text).replace("$", r"\$")
+def _plain(text: str, longest: int = 100) -> str:
+    """Keeps names from records from being read as mathematics or hidden from a legend, or too long to be drawn."""
+    single = "".join(sign if sign.isprintable() else " " for sign in text)
+    if len(single) > longest:  # the end tells long names apart
+        single = f"{single[: longest - 15]}\N{HORIZONTAL ELLIPSIS}{single[-14:]}"
+    single = single.replace("$", r"\$")
     return f" {single}" if single.startswith("_") else single
 
 

@@ -46,7 +46,8 @@ function answer() {
     if (!best.length) return null;
     const cell = best[0].cells[key];
     const name = (row) => h("button", { type: "button", class: "link", "data-ids": row.id, on: { click: () => change({ card: row.id, against: "" }), ...lights([row.id]) } }, swatch(row), row.label);
-    const also = tied.length === 0 ? (cell.l === undefined ? "" : "; every other row is significantly worse")
+    const unsure = with_mark("untested").length, rest = unsure ? "every other row that could be tested" : "every other row on its budget";
+    const also = tied.length === 0 ? (cell.l === undefined ? "" : `; ${rest} is significantly worse`)
       : tied.length <= 4 ? ["; not different: ", tied.map((row, place) => [place ? ", " : "", name(row)])] : `; ${tied.length} rows are not different`;
     return h("li", {}, h("b", {}, `Best at ${section.short}, ${group_title(key)}: `), best.map((row, place) => [place ? ", " : "", name(row)]),
       ` ${number(cell.r, 1)} % ${span(cell.l, cell.h, 1)}`, also);
