@@ -26,6 +26,7 @@ from swiftvlm_eval.leaderboard.compute.timing import (
     timing_difference,
 )
 from swiftvlm_eval.results.benchmarks import Group
+from swiftvlm_eval.results.reproduce import reproduce
 
 # Two nominal budgets closer than this share of the visual tokens are the same budget (1/3 and 0.333).
 BUDGET_DIGITS = 3
@@ -99,6 +100,7 @@ def _section(parts: Setting, entries: Sequence[Entry]) -> Section:
             files=tuple(run.path.name for run in entry.runs),
             records=tuple(run.record for run in entry.runs),
             notes=_row_notes(parts, entry),
+            reproduce=reproduce([run.record for run in entry.runs]),
         )
         for entry in entries
     ]
