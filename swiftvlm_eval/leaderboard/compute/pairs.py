@@ -168,28 +168,38 @@ def detectable_difference(scores: Floats, expected: Floats) -> float | None:
 
     For a pair it is (z(0.975) + z(0.8)) s = 2.80 s, where s is the standard error of their paired difference over
     units (J. Cohen, Statistical Power Analysis for the Behavioral Sciences, 1988; E. Miller, "Adding Error Bars to
-    Evals", arXiv 2411.00640, section 5); the rows' typical one is the median over their pairs. Since sign flips of
-    fewer than six units that all speak for the same row cannot reach 5 %, it is at least 7.9 times what a typical
-    unit that tells the two apart contributes: so many must be expected for a chance of 80 % to see six (Poisson).
-    Vanilla's score is taken as given. The level is that of two rows chosen beforehand, not corrected.
+    Evals", arXiv 2411.00640, section 5), made a little larger where units are few, because the divisor of the
+    sign-flip test holds the difference itself. Flips of fewer than six units that all speak for the same row cannot reach 5 %,
+    so it is at least 7.9 times what a typical unit that tells the two apart contributes: so many must be expected
+    for a chance of 80 % to see six (Poisson). The rows' typical figure is the median over their pairs.
+
+    It is meant for two rows chosen beforehand (the level is not corrected) that disagree on as many units as the
+    rows do here; vanilla's score is taken as given.
 
     Args:
         scores: Contributions of the same units for each row [rows, units].
         expected: What each unit would contribute if all documents (of its category) scored the same [rows, units].
 
     Returns:
-        The difference in the unit of the contributions; None if no two rows differ.
+        The difference in the unit of the contributions; None if no two rows differ, or if units are too few for any
+        difference to be shown.
     """
     first, second = pairs_of(len(scores))
     units = scores.shape[1]
     apart = np.array([np.count_nonzero(np.abs(own - scores) > _NOTHING, axis=1) for own in scores])
     differ = apart[first, second] > 0
-    if units < 2 or not differ.any():
+    # So many units, all for the same row, are the fewest with which a two-sided sign-flip test reaches the level.
+    fewest = int(np.ceil(1 - np.log2(1 - LEVEL)))
+    if units < fewest or not differ.any():
         return None
     pairs = first[differ], second[differ]
-    normal = float(stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(POWER))
-    # So many units, all for the same row, are the fewest with which a two-sided sign-flip test reaches the level.
-    fewest = np.ceil(1 - np.log2(1 - LEVEL))
     errors = np.sqrt(_squared_distances(scores - expected)[pairs] * units / (units - 1))
     typical = np.sqrt(_squared_distances(scores)[pairs] / apart[pairs])
-    return float(np.median(np.maximum(normal * errors, stats.gamma.ppf(POWER, fewest) * typical)))
+    return float(np.median(np.maximum(_errors_seen(units) * errors, stats.gamma.ppf(POWER, fewest) * typical)))
+
+
+def _errors_seen(units: int) -> float:
+    """Returns how many standard errors a difference must have: x = z(0.975) sqrt(1 + x * x / units) + z(0.8)."""
+    level, power = float(stats.norm.ppf((1 + LEVEL) / 2)), float(stats.norm.ppf(POWER))
+    share = 1 - level**2 / units
+    return (power + np.sqrt(power**2 + share * (level**2 - power**2))) / share
