@@ -169,9 +169,9 @@ def detectable_difference(scores: Floats, expected: Floats) -> float | None:
     For a pair it is (z(0.975) + z(0.8)) s = 2.80 s, where s is the standard error of their paired difference over
     units (J. Cohen, Statistical Power Analysis for the Behavioral Sciences, 1988; E. Miller, "Adding Error Bars to
     Evals", arXiv 2411.00640, section 5), made a little larger where units are few, because the divisor of the
-    sign-flip test holds the difference itself. Flips of fewer than six units that all speak for the same row cannot reach 5 %,
-    so it is at least 7.9 times what a typical unit that tells the two apart contributes: so many must be expected
-    for a chance of 80 % to see six (Poisson). The rows' typical figure is the median over their pairs.
+    sign-flip test holds the difference itself. Flips of fewer than six units that all speak for the same row cannot
+    reach 5 %, so it is at least 7.9 times what a typical unit that tells the two apart contributes: so many must be
+    expected for a chance of 80 % to see six (Poisson). The rows' typical figure is the median over their pairs.
 
     It is meant for two rows chosen beforehand (the level is not corrected) that disagree on as many units as the
     rows do here; vanilla's score is taken as given.
