@@ -6,7 +6,9 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from demo_analysis import analysis_page
 from demo_model.card import read_facts, render_card
+from latency_page import latency_page
 
 from swiftvlm_eval import PruningMethod, make_method, method_names
 from swiftvlm_eval.demo import checkpoint_path
@@ -145,10 +147,26 @@ def _caption(board: Board) -> str:
     )
 
 
+def texts(board: Board) -> dict[Path, str]:
+    """Every page beside the boards: path -> content.
+
+    Args:
+        board: Of the demo model.
+    """
+    latency = sorted(folder for folder in ROOT.glob("latency-*") if folder.is_dir())
+    return {
+        CARD: demo_card(board),
+        README: readme(board),
+        METHODS_PAGE: methods_page(),
+        ROOT / "demo" / "analysis.md": analysis_page(ROOT / "demo", ROOT / "published" / "swiftvlm-table3.yaml"),
+        **{folder / "latency.md": latency_page(folder) for folder in latency},
+    }
+
+
 if __name__ == "__main__":
     written, board = regenerate(ROOT)
-    CARD.write_text(demo_card(board))
-    README.write_text(readme(board))
-    METHODS_PAGE.write_text(methods_page())
-    for path in [*written, CARD, README, METHODS_PAGE]:
+    pages = texts(board)
+    for path, content in pages.items():
+        path.write_text(content)
+    for path in [*written, *pages]:
         print(f"wrote {path.relative_to(ROOT.parent)}")

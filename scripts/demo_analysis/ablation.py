@@ -79,8 +79,9 @@ def ablation_values(folder: Path, table_of_paper: Path) -> dict[str, Any]:
         "opposite": beside.count("the other way"),
         "unclear": beside.count("not shown here"),
         "whole_layers": whole[0],
-        "least": f"{whole[0] / whole[1]:.2f} of them",
+        "least": f"{whole[0] / whole[1]:.0%}",
         "sentences": list(_sentences(steps)),
+        "bypass_shown": any(step.effect.low > 0 for step in steps if step.name == "S+M+B"),
     }
 
 

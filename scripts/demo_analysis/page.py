@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -22,13 +23,16 @@ def analysis_page(demo: Path, table_of_paper: Path) -> str:
     here = FileSystemLoader(Path(__file__).parent)
     # Markdown, not HTML: what comes from results is escaped where it is read.
     environment = Environment(loader=here, autoescape=False, undefined=StrictUndefined, trim_blocks=True)
-    text: str = environment.get_template("analysis.md.j2").render(
-        layers=layers_values(demo / "layers"),
-        ablation=ablation_values(demo / "ablation" / "records", table_of_paper),
-        overlap=overlap_values(demo / "overlap"),
-        drift=drift_values(demo / "drift"),
-        examples=examples_values(demo / "examples"),
-    )
+    parts = {
+        "layers": layers_values(demo / "layers"),
+        "ablation": ablation_values(demo / "ablation" / "records", table_of_paper),
+        "overlap": overlap_values(demo / "overlap"),
+        "drift": drift_values(demo / "drift"),
+        "examples": examples_values(demo / "examples"),
+    }
+    # No dicts: in a template `part.clear` would be a method of the dict, which is always true.
+    told = {name: SimpleNamespace(**values) for name, values in parts.items()}
+    text: str = environment.get_template("analysis.md.j2").render(**told)
     return text.rstrip() + "\n"
 
 
