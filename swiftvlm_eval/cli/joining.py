@@ -1,13 +1,20 @@
 """Commands on the way in: `submit-check`, `wanted`."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
+from swiftvlm_eval.cli.options import BudgetsOption, MethodsOption, names, whole_numbers
 from swiftvlm_eval.cli.terminal import errors, fail
+
+if TYPE_CHECKING:
+    from swiftvlm_eval.joining.wanted import DefaultGrid, WantedCell, WantedTable
+    from swiftvlm_eval.results.store import StoredRun
+    from swiftvlm_eval.sweep import Configuration
 
 BASELINES = ("random",)
 """Methods shown beside every submitted row."""
@@ -48,10 +55,10 @@ def submit_check_command(
     from swiftvlm_eval.joining.submission import check_submission
     from swiftvlm_eval.pruning.registry import method_names
 
-    default = Path("leaderboards")
-    folders = reference if reference else [default] if default.is_dir() else []
     try:
-        found = check_submission(files, folders, registered=method_names(), now=datetime.now(UTC))
+        found = check_submission(
+            files, reference or _default_folders(), registered=method_names(), now=datetime.now(UTC)
+        )
         text = comment(found, baselines=BASELINES)
     except (ValueError, OSError) as error:
         fail(error)
@@ -59,3 +66,107 @@ def submit_check_command(
     for refusal in found.findings.refusals:
         errors.print(f"[red]refused[/] {escape(refusal.line)}", soft_wrap=True, highlight=False)
     raise typer.Exit(0 if found.ok else 1)
+
+
+def _default_folders() -> list[Path]:
+    """The committed records, where the working directory has them."""
+    default = Path("leaderboards")
+    return [default] if default.is_dir() else []
+
+
+def wanted_command(
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="IN...", help="Folders with records. Default: leaderboards, if it is there.", exists=True
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Checkpoint, as records name it. Default: the three that have a table.")
+    ] = None,
+    methods: MethodsOption = "all",
+    budgets: BudgetsOption = "",
+    benchmarks: Annotated[
+        str, typer.Option(help="A named set (paper, paper_next, paper_official, demo) or keys of columns.")
+    ] = "",
+    seeds: Annotated[str, typer.Option(help="Comma-separated; of methods that draw at random.")] = "0",
+    grid_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--grid", metavar="FILE", help="A grid as for the sweep, in place of methods, budgets and seeds."
+        ),
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown page instead of a shell script.")] = False,
+) -> None:
+    """List what the tables lack: methods x budgets x benchmarks without a record, each with the sweep that runs it.
+
+    Every data type, revision and image mode in which records of a model exist is a table of its own. Budgets that a
+    method cannot meet on the model are named apart. The output is a shell script; nothing is run here.
+
+    Example: swiftvlm-eval wanted leaderboards
+
+    Example: swiftvlm-eval wanted results --model llava-hf/llava-1.5-7b-hf --budgets 1/3 --benchmarks paper
+    """
+    from swiftvlm_eval.joining.wanted import DefaultGrid, default_grids, wanted_markdown, wanted_text
+    from swiftvlm_eval.results.store import load_records
+
+    try:
+        runs, problems = load_records(inputs or _default_folders())
+        known = {grid.model: grid for grid in default_grids()}
+        given = [model] if model is not None else list(known)
+        tables: list[WantedTable] = []
+        for name in given:
+            usual = known.get(
+                name, DefaultGrid(model=name, set="paper", budgets=("1/3",), visual_tokens=576, layers=32)
+            )
+            tables += _wanted_of(usual, runs, (methods, budgets, seeds), grid_file, benchmarks)
+    except (ValueError, TypeError, OSError) as error:
+        fail(error)
+    for problem in problems:
+        errors.print(f"[yellow]not read[/] {escape(problem.file)}: {escape(problem.reason)}", soft_wrap=True)
+    typer.echo((wanted_markdown if markdown else wanted_text)(tables))
+
+
+def _wanted_of(
+    usual: "DefaultGrid",
+    runs: "Sequence[StoredRun]",
+    typed: tuple[str, str, str],
+    grid_file: Path | None,
+    benchmarks: str,
+) -> "list[WantedTable]":
+    """The tables of one model.
+
+    Raises:
+        ValueError: an unknown method, budget or benchmark.
+    """
+    from swiftvlm_eval.joining.wanted import wanted_tables
+    from swiftvlm_eval.results.benchmarks import shipped_benchmarks
+    from swiftvlm_eval.sweep.configurations import make_grid, parse_methods
+    from swiftvlm_eval.sweep.grid_file import read_grid
+
+    table = shipped_benchmarks()
+    methods, budgets, seeds = typed
+    if grid_file is not None:
+        grid = list(read_grid(grid_file).grid)
+    else:
+        shares = names("budgets", budgets) if budgets else list(usual.budgets)
+        grid = make_grid(parse_methods(methods), shares, whole_numbers("seeds", seeds))
+    asked = names("benchmarks", benchmarks) if benchmarks else [usual.set]
+    keys = [key for name in asked for key in table.sets.get(name, (name,))]
+    return wanted_tables(usual.model, [_wanted_cell(cell, usual) for cell in grid], keys, runs, table)
+
+
+def _wanted_cell(cell: "Configuration", usual: "DefaultGrid") -> "WantedCell":
+    from swiftvlm_eval.joining.wanted import WantedCell
+    from swiftvlm_eval.pruning.registry import make_method
+
+    method = make_method(cell.method, cell.options)
+    options = ";".join(f"{key}={value}" for key, value in cell.options.items())
+    typed = f"{cell.method}[{options}]" if options else cell.method
+    impossible = usual.refusal(typed, cell.budget)
+    try:
+        method.plan(usual.visual_tokens, usual.layers, cell.budget)
+    except ValueError as error:
+        impossible = " ".join(str(error).split())
+    seed = cell.seed if method.draws else None
+    return WantedCell(typed, method.name, method.options, cell.budget, seed, impossible)
