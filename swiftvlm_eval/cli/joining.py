@@ -1,4 +1,4 @@
-"""Commands on the way in: `submit-check`, `wanted`."""
+"""Commands on the way in: `submit-check`, `wanted`; and out: `export`."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -170,3 +170,42 @@ def _wanted_cell(cell: "Configuration", usual: "DefaultGrid") -> "WantedCell":
         impossible = " ".join(str(error).split())
     seed = cell.seed if method.draws else None
     return WantedCell(typed, method.name, method.options, cell.budget, seed, impossible)
+
+
+def export_command(
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Folders or files: records.", exists=True)],
+    out: Annotated[Path, typer.Option("--out", help="Folder that gets `data/`; created if needed.")],
+    organization: Annotated[str, typer.Option("--organization", help="Who ran the records.")],
+    relationship: Annotated[
+        str,
+        typer.Option(
+            "--relationship", help="Of the organization to the model: first_party, third_party, collaborative, other."
+        ),
+    ] = "third_party",
+) -> None:
+    """Write complete records in the schema of Every Eval Ever (aggregate level, version 0.3.0).
+
+    One JSON file a record, under data/swiftvlm-eval/<developer>/<model>/. Method and budget stand in the names of
+    model and evaluations, so that a pruned score never passes for the model's own. Exit status 1 if a record was left
+    out.
+
+    Example: swiftvlm-eval export leaderboards/demo/records --out eee --organization "My group"
+
+    Example: every_eval_ever validate 'eee/data/*/*/*/*.json'   (in an environment of its own, Python 3.12)
+    """
+    from swiftvlm_eval.joining.every_eval_ever import export_records
+    from swiftvlm_eval.leaderboard.render.text import plain
+    from swiftvlm_eval.results.benchmarks import shipped_benchmarks
+    from swiftvlm_eval.results.store import load_records
+
+    try:
+        runs, unread = load_records(inputs)
+        files, problems = export_records(
+            runs, out, shipped_benchmarks(), organization=organization, relationship=relationship
+        )
+    except ValueError as error:
+        fail(error)
+    for problem in [*unread, *problems]:
+        errors.print(f"[yellow]left out[/] {escape(plain(f'{problem.file}: {problem.reason}'))}", soft_wrap=True)
+    typer.echo(f"wrote {len(files)} files below {out / 'data'}")
+    raise typer.Exit(1 if unread or problems or not files else 0)
