@@ -1,9 +1,9 @@
 """Commands on the way in: `submit-check`, `wanted`; and out: `export`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -57,7 +57,11 @@ def submit_check_command(
 
     try:
         found = check_submission(
-            files, reference or _default_folders(), registered=method_names(), now=datetime.now(UTC)
+            files,
+            reference or _default_folders(),
+            registered=method_names(),
+            now=datetime.now(UTC),
+            wrong_options=_wrong_options,
         )
         text = comment(found, baselines=BASELINES)
     except (ValueError, OSError) as error:
@@ -66,6 +70,19 @@ def submit_check_command(
     for refusal in found.findings.refusals:
         errors.print(f"[red]refused[/] {escape(refusal.line)}", soft_wrap=True, highlight=False)
     raise typer.Exit(0 if found.ok else 1)
+
+
+def _wrong_options(name: str, options: Mapping[str, Any]) -> str:
+    """What a registered method says against options; empty if nothing. The code that runs is this package's own."""
+    from swiftvlm_eval.pruning.registry import make_method
+
+    if any(isinstance(value, str) and ":" in value for value in options.values()):
+        return "a text with a colon, which may name a file"
+    try:
+        make_method(name, options)
+    except (ValueError, TypeError, OSError) as error:
+        return " ".join(str(error).split())
+    return ""
 
 
 def _default_folders() -> list[Path]:

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from swiftvlm_eval.leaderboard.render.text import plain
 
-Found = TypeVar("Found")
 _LONGEST = 120
+MOST = 1000
 
 
 @dataclass(frozen=True)
@@ -45,28 +44,30 @@ class Findings:
     """Collects what the checks find.
 
     Attributes:
-        refusals: Reasons against files, in the order they were found.
-        notes: What to look at.
+        refusals: Reasons against files, in the order they were found; the first `MOST` of them.
+        notes: What to look at, likewise.
     """
 
     refusals: list[Refusal] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    _files: set[str] = field(default_factory=set)
 
     def refuse(self, file: str, where: str, value: object, allowed: str) -> None:
         """Adds a refusal, once."""
         found = Refusal(file, where, value, allowed)
-        if found not in self.refusals:
+        self._files.add(file)
+        if len(self.refusals) < MOST and found not in self.refusals:
             self.refusals.append(found)
 
     def note(self, file: str, text: str) -> None:
         """Adds a note, once."""
         found = Note(file, text)
-        if found not in self.notes:
+        if len(self.notes) < MOST and found not in self.notes:
             self.notes.append(found)
 
     def refused(self, file: str) -> bool:
         """Whether something speaks against a file."""
-        return any(refusal.file == file for refusal in self.refusals)
+        return file in self._files
 
 
 def cut(text: str, longest: int = _LONGEST) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 _PATH = re.compile(
     r"(?:(?<![\w./:%~-])/(?:[\w.+@-]+/)+[\w.+@-]*)|(?:file:///)|(?:(?<!\w)~\w*/\w)|(?:(?<!\w)[A-Za-z]:\\)|(?:\\\\\w+\\\w)"
 )
+# Every repetition is bounded: a text made for it must not take longer than its length asks for.
 _SECRETS = {
     "a Hugging Face token": re.compile(r"\bhf_[A-Za-z0-9]{16,}"),
     "a GitHub token": re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})"),
@@ -15,13 +16,15 @@ _SECRETS = {
     "an AWS key": re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
     "a Google key": re.compile(r"\bAIza[\w-]{30,}"),
     "a Slack token": re.compile(r"\bxox[abeprs]-[\w-]{10,}"),
-    "a signed token": re.compile(r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+"),
-    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-    "a password in an address": re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/:@]+:[^\s/@]+@"),
+    "a signed token": re.compile(r"\beyJ[\w-]{10,200}\.eyJ[\w-]{10}"),
+    "a private key": re.compile(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"),
+    "a password in an address": re.compile(r"\b[a-z][a-z0-9+.-]{0,15}://[^\s/:@]{1,80}:[^\s/@]{1,120}@"),
 }
 _SECRET_KEY = re.compile(
     r"(?:^|[._-])(?:api_?key|access_?key|token|secret|passwd|password|credentials?)$", re.IGNORECASE
 )
+# Places are for people; a hostile record may nest keys of any length.
+_LONGEST_PLACE = 200
 _HIDDEN = (None, "", "hidden", False, True)
 
 
@@ -46,7 +49,7 @@ def texts_in(content: object, place: str = "") -> Iterator[tuple[str, str]]:
         elif isinstance(part, dict):
             for key, value in part.items():
                 yield where, str(key)
-                waiting.append((f"{where}.{key}" if where else str(key), value))
+                waiting.append((_place(where, key), value))
         elif isinstance(part, list):
             waiting.extend((where, value) for value in part)
 
@@ -58,9 +61,13 @@ def named_secrets(content: object) -> Iterator[str]:
         where, part = waiting.pop()
         if isinstance(part, dict):
             for key, value in part.items():
-                place = f"{where}.{key}" if where else str(key)
+                place = _place(where, key)
                 if _SECRET_KEY.search(str(key)) and isinstance(value, str) and value not in _HIDDEN:
                     yield place
                 waiting.append((place, value))
         elif isinstance(part, list):
             waiting.extend((where, value) for value in part)
+
+
+def _place(where: str, key: object) -> str:
+    return (f"{where}.{key}" if where else str(key))[-_LONGEST_PLACE:]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from swiftvlm_eval.joining.findings import Findings, some
 from swiftvlm_eval.joining.private import machine_path, named_secrets, secret_kind, texts_in
+from swiftvlm_eval.leaderboard.compute.entries import VANILLA
 from swiftvlm_eval.leaderboard.compute.units import reduce_samples
 from swiftvlm_eval.results.benchmarks import Benchmark, BenchmarkTable
 from swiftvlm_eval.results.lmms_output import RESULTS_NAME
@@ -18,6 +19,7 @@ from swiftvlm_eval.results.record import RunRecord, TaskResult
 from swiftvlm_eval.results.samples import SampleLine
 from swiftvlm_eval.results.store import RECORD_ENDING, read_record
 
+OptionCheck = Callable[[str, Mapping[str, Any]], str]
 _ALMOST = 1e-6
 # A clock may be wrong by this much; a record from the future would count before every later one.
 _CLOCKS = timedelta(days=1)
@@ -109,6 +111,7 @@ def check_method(
     registered: Collection[str],
     attached: Mapping[str, tuple[Path, ...]],
     findings: Findings,
+    wrong_options: OptionCheck | None = None,
 ) -> tuple[Path, ...]:
     """Whether the method is one that everybody can run: registered, or with its source attached.
 
@@ -118,6 +121,7 @@ def check_method(
         registered: Names of all registered methods.
         attached: Hash -> source files, as returned by `source_hashes`; the files are not run.
         findings: Gets the refusals.
+        wrong_options: Says what is wrong with the options of one registered method; empty if nothing is.
 
     Returns:
         The source files that the record stands on.
@@ -132,6 +136,11 @@ def check_method(
             findings.refuse(
                 name, "method.name", method.name, "a registered method, or one with source_sha256 and that file"
             )
+        elif method.name in registered and wrong_options is not None:
+            if reason := wrong_options(method.name, method.options):
+                findings.refuse(
+                    name, "method.options", json.dumps(method.options), f"what the method takes ({reason})"
+                )
         return ()
     if not unknown:
         findings.refuse(
@@ -180,6 +189,9 @@ def check_tasks(
             for column in columns:
                 _check_score(name, result, by_task[task], column, findings)
             _check_execution(name, task, result, by_task[task], findings)
+            if record.method.name == VANILLA and result.execution and result.execution.executed_share < 1 - _ALMOST:
+                share = result.execution.executed_share
+                findings.refuse(name, f"tasks.{task}.execution.executed_share", share, "1: vanilla prunes nothing")
 
 
 def _check_counts(

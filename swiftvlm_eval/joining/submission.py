@@ -10,7 +10,7 @@ from swiftvlm_eval.joining.against_reference import Placed, check_beside, placed
 from swiftvlm_eval.joining.findings import Findings
 from swiftvlm_eval.joining.received import LARGEST, SOURCE_ENDING, is_plain_file, receive, source_hashes
 from swiftvlm_eval.joining.samples_file import answers_of, samples_of
-from swiftvlm_eval.joining.single_record import check_method, check_statement, check_tasks, read_submitted
+from swiftvlm_eval.joining.single_record import OptionCheck, check_method, check_statement, check_tasks, read_submitted
 from swiftvlm_eval.results.benchmarks import BenchmarkTable, shipped_benchmarks
 from swiftvlm_eval.results.store import SAMPLES_ENDING, StoredRun, load_records
 
@@ -44,6 +44,7 @@ def check_submission(
     registered: Collection[str],
     now: datetime,
     table: BenchmarkTable | None = None,
+    wrong_options: OptionCheck | None = None,
 ) -> Submission:
     """Checks the files of a submission.
 
@@ -53,6 +54,7 @@ def check_submission(
         registered: Names of all registered methods.
         now: The present time, with a zone.
         table: The benchmark columns, the shipped ones by default.
+        wrong_options: Says what is wrong with the options of a registered method; empty if nothing is.
 
     Raises:
         ValueError: A reference folder does not exist.
@@ -73,7 +75,7 @@ def check_submission(
         if record is None:
             continue
         check_statement(path.name, record, now, findings)
-        used.update(check_method(path.name, record, registered, sources[path.parent], findings))
+        used.update(check_method(path.name, record, registered, sources[path.parent], findings, wrong_options))
         used.add(path.with_name(f"{record.stem}{SAMPLES_ENDING}"))
         lines = samples_of(path, record, findings)
         if lines is not None:

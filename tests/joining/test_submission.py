@@ -4,11 +4,13 @@ import gzip
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import run
 from submitted_runs import METRICS, checked, lines_of, made, reference, resampled, samples_path, spoiled
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -373,3 +375,51 @@ def test_broken_samples_are_refused(there: Path, mine: Path, content: bytes, sai
     spoiled(mine, "samples_file", "lines", value=1)
     (line,) = lines_of(checked(mine, there=there))
     assert said in line
+
+
+def test_a_vanilla_run_that_pruned_is_refused(tmp_path: Path) -> None:
+    """It would lower the number that every percentage is taken of."""
+    mine = made(tmp_path / "mine", "fastv", budget=0.5)
+    content = json.loads(mine.read_text())
+    content["method"]["name"] = "vanilla"
+    mine.write_text(json.dumps(content))
+    from swiftvlm_eval.results.record import RunRecord
+
+    stem = RunRecord.model_validate(content).stem
+    samples = samples_path(mine).rename(mine.with_name(f"{stem}.samples.jsonl.gz"))
+    spoiled(mine, "samples_file", "name", value=samples.name)
+    mine = mine.rename(mine.with_name(f"{stem}.record.json"))
+    assert any("executed_share=0.5: allowed is 1: vanilla prunes nothing" in line for line in lines_of(checked(mine)))
+
+
+def test_options_that_a_method_does_not_take_are_refused(tmp_path: Path) -> None:
+    there = reference(tmp_path)
+    for options, said in (({"cheat": 1}, "no such option"), ({"layers": "auto:/etc/passwd"}, "may name a file")):
+        mine = made(tmp_path / f"mine{len(said)}", "fastv", options=options)
+        status, _, out = run("submit-check", str(mine), "--reference", str(there))
+        assert status == 1 and "method.options=" in out and said in out
+    mine = made(tmp_path / "good", "fastv", options={"layers": [3]})
+    assert run("submit-check", str(mine), "--reference", str(there))[0] == 0
+
+
+def test_texts_made_to_be_slow_are_not(there: Path, mine: Path) -> None:
+    """Quadratic matching of these would take hours."""
+    slow = ["eyJ-" * 120_000, "a-" * 200_000, "-----BEGIN " + "A " * 200_000, "+/a" * 100_000 + " /", "~a" * 200_000]
+    key = "k" * 300_000
+    for text in slow:
+        spoiled(mine, "extra", value={"x": text})
+        start = time.process_time()
+        checked(mine, there=there)
+        assert time.process_time() - start < 20
+    spoiled(mine, "extra", value={key: {str(number): {"token": "x"} for number in range(20_000)}})
+    found = checked(mine, there=there)
+    assert len(found.findings.refusals) == 1000 and not found.accepted
+
+
+def test_refusals_are_bounded_and_no_file_slips_through(there: Path, mine: Path) -> None:
+    def leak(lines: list[dict[str, Any]]) -> None:
+        lines += [dict(lines[0], doc_id=100 + number, prediction="hf_" + "a" * 30) for number in range(3000)]
+
+    resampled(mine, leak)
+    found = checked(mine, there=there)
+    assert len(found.findings.refusals) == 1000 and found.findings.refused(mine.name) and not found.accepted
