@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swiftvlm_eval.joining.against_reference import Placed
-from swiftvlm_eval.joining.findings import cut
+from swiftvlm_eval.joining.findings import MOST, cut
 from swiftvlm_eval.joining.submission import Submission
 from swiftvlm_eval.leaderboard.board import Board, Cell, Row, Section
 from swiftvlm_eval.leaderboard.build import collect
@@ -18,6 +18,8 @@ from swiftvlm_eval.leaderboard.render.text import MISSING, interval, number, pla
 from swiftvlm_eval.results.benchmarks import BenchmarkTable, shipped_benchmarks
 
 MOST_LINES, MOST_ROWS = 60, 24
+# GitHub takes comments of 65536 characters.
+LONGEST = 60_000
 _MARKS = {
     "best": "best",
     "tied": "not different from the best",
@@ -51,7 +53,8 @@ def comment(submission: Submission, *, baselines: Sequence[str] = (), table: Ben
         table: The benchmark columns, the shipped ones by default.
     """
     findings = submission.findings
-    verdict = "Nothing was refused" if submission.ok else f"**Reasons to refuse: {len(findings.refusals)}**"
+    count = f"{'at least ' if len(findings.refusals) == MOST else ''}{len(findings.refusals)}"
+    verdict = "Nothing was refused" if submission.ok else f"**Reasons to refuse: {count}**"
     lines = ["## Submission check", "", f"{verdict}; records that can be compared: {len(submission.accepted)}.", ""]
     if findings.refusals:
         lines += ["### Refused", ""]
@@ -73,7 +76,21 @@ def comment(submission: Submission, *, baselines: Sequence[str] = (), table: Ben
             "`first` leads its budget now.",
             "",
         ]
-    return "\n".join(lines)
+    return _cut(lines)
+
+
+def _cut(lines: Sequence[str]) -> str:
+    """Whole lines, as many as a comment takes."""
+    kept: list[str] = []
+    left = LONGEST
+    for line in lines:
+        left -= len(line) + 1
+        if left < 0:
+            return "\n".join(
+                [*kept, "", "... cut here; `swiftvlm-eval submit-check` prints every reason to refuse.", ""]
+            )
+        kept.append(line)
+    return "\n".join(kept)
 
 
 def _bulleted(texts: Iterable[str]) -> list[str]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from swiftvlm_eval.leaderboard.board import Board, Cell, Mark, Row, Section
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 SCHEMA_FILE = "leaderboard.schema.json"
 DATA_FILE = "leaderboard.json"
 

@@ -89,10 +89,16 @@ def test_hostile_records_stay_text(tmp_path: Path) -> None:
 def test_the_comment_is_bounded() -> None:
     findings = Findings()
     for number in range(5000):
-        findings.refuse(f"{number}.record.json", "x" * 5000, "y" * 5000, "z")
+        findings.refuse(f"{number}.record.json", "@" * 5000, "|" * 5000, "z")
         findings.note(f"{number}.record.json", "n" * 5000)
     text = comment(Submission((), (), findings))
-    assert len(text) < 65_536 * 2 and f"... and {5000 - MOST_LINES} more" in text
+    assert len(text) < 65_536 and "**Reasons to refuse: at least 1000**" in text
+    assert "... cut here" in text
+    few = Findings()
+    for number in range(100):
+        few.refuse(f"{number}.record.json", "x", "y", "z")
+    text = comment(Submission((), (), few))
+    assert f"... and {100 - MOST_LINES} more" in text and "**Reasons to refuse: 100**" in text
 
 
 def test_the_command_prints_the_comment_and_its_reasons(tmp_path: Path) -> None:
