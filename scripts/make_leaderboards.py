@@ -8,7 +8,9 @@ from textwrap import wrap
 from typing import Any
 
 import yaml
+from demo_analysis import analysis_page
 from demo_model.card import read_facts, render_card
+from latency_page import latency_page
 
 from swiftvlm_eval import PruningMethod, make_method, method_names
 from swiftvlm_eval.demo import checkpoint_path
@@ -134,11 +136,14 @@ def methods_page() -> str:
 def front_page(board: Board) -> str:
     """leaderboards/README.md: what stands in which folder."""
     counts = f"{len({row.method for row in board.rows if not row.is_vanilla})} methods"
+    timed = sorted(path.parent.name for path in ROOT.glob("latency-*/latency.md"))
     lines = [
         "# Leaderboards",
         "",
         f"- [Demo model](demo/demo.md), {counts}: [table](demo/demo.md), [page](demo/index.html), "
         "[CSV](demo/demo.csv), [JSON](demo/demo.json), [records](demo/records)",
+        "- [Demo model, methods taken apart](demo/analysis.md): parts left out, layers, overlap, drift",
+        *(f"- [{folder}]({folder}/latency.md): times" for folder in timed),
         "- [Numbers as printed in papers](papers/index.md): [page](papers/index.html)",
         "",
         "![Demo model: percent of vanilla against cost](demo/demo-flops.svg)",
@@ -177,12 +182,28 @@ def _caption(board: Board) -> str:
     )
 
 
+def texts(board: Board) -> dict[Path, str]:
+    """Every page beside the boards: path -> content.
+
+    Args:
+        board: Of the demo model.
+    """
+    latency = sorted(folder for folder in ROOT.glob("latency-*") if folder.is_dir())
+    return {
+        CARD: demo_card(board),
+        README: readme(board),
+        METHODS_PAGE: methods_page(),
+        FRONT: front_page(board),
+        ROOT / "demo" / "analysis.md": analysis_page(ROOT / "demo", ROOT / "published" / "swiftvlm-table3.yaml"),
+        **{folder / "latency.md": latency_page(folder) for folder in latency},
+    }
+
+
 if __name__ == "__main__":
     FACTS.write_text(method_facts(), encoding="utf-8")
     written, board = regenerate(ROOT)
-    FRONT.write_text(front_page(board), encoding="utf-8")
-    CARD.write_text(demo_card(board))
-    README.write_text(readme(board))
-    METHODS_PAGE.write_text(methods_page())
-    for path in [*written, CARD, README, METHODS_PAGE, FACTS, FRONT]:
+    pages = texts(board)
+    for path, content in pages.items():
+        path.write_text(content, encoding="utf-8")
+    for path in [*written, *pages, FACTS]:
         print(f"wrote {path.relative_to(ROOT.parent)}")

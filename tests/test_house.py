@@ -118,6 +118,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "results": {"runs"},
     "leaderboard": {"results"},
     "check": {"results", "leaderboard"},
+    "joining": {"results", "leaderboard"},
     "tasks": {"grounding"},
     "lmms": {"models", "pruning", "efficiency", "runs"},
     "plugin": {"models", "pruning"},
@@ -147,6 +148,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "results",
             "leaderboard",
             "check",
+            "joining",
             "lmms",
             "plugin",
             "sweep",
@@ -212,7 +214,7 @@ def test_the_library_knows_no_lmms_eval(part: str) -> None:
     assert not broken
 
 
-@pytest.mark.parametrize("module", ours("results", "leaderboard"))
+@pytest.mark.parametrize("module", ours("results", "leaderboard", "joining"))
 def test_records_and_pages_need_no_torch(module: str) -> None:
     heavy = ("torch", "transformers", "lmms_eval", "datasets", "torchvision", "accelerate")
     broken = [

@@ -39,28 +39,36 @@ def drift_of(prompt: Prompt, checkpoint: Checkpoint, contenders: Sequence[Conten
         RuntimeError: something failed; the message names the document.
     """
     with naming(prompt.key):
-        boundaries = {at for one in contenders for at in stages_of(one, checkpoint, prompt.num_visual)}
-        watcher = Watcher(at=tuple(sorted(boundaries)), with_states=True)
-        prefill(checkpoint, watcher, None, prompt, seed)
         methods = []
-        for contender in contenders:
+        for own in re_entries(prompt, checkpoint, contenders, seed):
             stages = []
-            for look in looks_of(prompt, checkpoint, contender, seed):
-                waiting = waiting_at(look, contender.label)
-                unpruned = watcher.seen.states[look.stage.boundary]
-                drawn = torch.Generator().manual_seed(sample_seed(seed, f"{prompt.key}/{look.stage.boundary}", 0))
+            for boundary, waiting, unpruned in own:
+                drawn = torch.Generator().manual_seed(sample_seed(seed, f"{prompt.key}/{boundary}", 0))
                 rows = by_group_size(drift(waiting, unpruned, drawn), waiting.members)
                 groups = int(waiting.members.max()) + 1
-                stages.append(
-                    {
-                        "boundary": look.stage.boundary,
-                        "waiting": len(waiting.index),
-                        "groups": groups,
-                        "rows": rows,
-                    }
-                )
+                stages.append({"boundary": boundary, "waiting": len(waiting.index), "groups": groups, "rows": rows})
             methods.append(stages)
         return {"task": prompt.task, "doc_id": prompt.doc_id, "num_visual": prompt.num_visual, "methods": methods}
+
+
+def re_entries(
+    prompt: Prompt, checkpoint: Checkpoint, contenders: Sequence[Contender], seed: int
+) -> list[list[tuple[int, Waiting, torch.Tensor]]]:
+    """Of every contender its re-entries: boundary, the tokens that wait there, and the unpruned states [N, hidden].
+
+    Raises:
+        ValueError: as `looks_of` and `waiting_at`.
+    """
+    boundaries = {at for one in contenders for at in stages_of(one, checkpoint, prompt.num_visual)}
+    watcher = Watcher(at=tuple(sorted(boundaries)), with_states=True)
+    prefill(checkpoint, watcher, None, prompt, seed)
+    return [
+        [
+            (look.stage.boundary, waiting_at(look, contender.label), watcher.seen.states[look.stage.boundary])
+            for look in looks_of(prompt, checkpoint, contender, seed)
+        ]
+        for contender in contenders
+    ]
 
 
 def looks_of(prompt: Prompt, checkpoint: Checkpoint, contender: Contender, seed: int) -> list[Look]:

@@ -16,15 +16,16 @@ from matplotlib.figure import Figure
 from swiftvlm_eval.analysis.drift_run import MEASURES, SIZES
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A6D00")
-_ARMS = {
+ARM_LOOKS = {
     "aligned": ("#0072B2", "o", "aligned by the own group"),
     "stored": ("#D55E00", "s", "no alignment"),
     "other": ("#009E73", "^", "random other group's offset"),
 }
+"""Arm -> colour, marker, name."""
 ENDS = ("low", "high")
 """Ends of an interval."""
 _AXES = {"relative": "distance / length of the unpruned state", "cosine": "cosine with the unpruned state"}
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
@@ -42,7 +43,7 @@ def overlap_picture(summary: Mapping[str, Any], title: str) -> Figure:
     """
     methods = summary["methods"]
     shares = list(methods[0]["overlap"])
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         height = 1.6 + 0.62 * max(len(methods), 3)
         figure = Figure(figsize=(4.2 * (len(shares) + 1), height + 0.6), layout="constrained")
         panels = figure.subplots(1, len(shares) + 1)
@@ -110,7 +111,7 @@ def drift_picture(summary: Mapping[str, Any], title: str) -> Figure:
         title: above the picture.
     """
     columns = [(method, stage) for method in summary["methods"] for stage in method["re_entries"]]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(6.0, 3.6 * len(columns)), 6.2), layout="constrained")
         panels = figure.subplots(len(MEASURES), len(columns), squeeze=False, sharey="row")
         for (method, stage), column in zip(columns, panels.T, strict=True):
@@ -129,7 +130,7 @@ def drift_picture(summary: Mapping[str, Any], title: str) -> Figure:
 
 def _arms(axis: Axes, stage: Mapping[str, Any], measure: str) -> None:
     sizes = [size for size in SIZES if any(row["size"] == size and row["arm"] != "live" for row in stage["rows"])]
-    for number, (arm, (colour, marker, label)) in enumerate(_ARMS.items()):
+    for number, (arm, (colour, marker, label)) in enumerate(ARM_LOOKS.items()):
         own = [(sizes.index(row["size"]), row[measure]) for row in stage["rows"] if row["arm"] == arm]
         for sure, face in ((True, colour), (False, "white")):  # hollow: one document, so no interval
             part = [(place, told) for place, told in own if (told["low"] is not None) == sure]
@@ -160,6 +161,6 @@ def plain(text: str) -> str:
 def to_png(figure: Figure) -> bytes:
     """PNG without dates or versions."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()

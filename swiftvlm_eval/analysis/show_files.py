@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
@@ -17,29 +17,49 @@ from swiftvlm_eval.analysis.showing import Shown, method_name
 from swiftvlm_eval.models.checkpoint import Checkpoint
 from swiftvlm_eval.pruning.budget import budget_in_words
 
+SideBySide = Literal["columns", "rows"]
+
 
 def model_name(checkpoint: Checkpoint) -> str:
     """The checkpoint's name: a hub id, `demo`, or a folder's own name without those above it."""
     return Path(checkpoint.name).name if checkpoint.name.startswith((".", "/", "~")) else checkpoint.name
 
 
-def side_by_side(asked: Asked, shown: Sequence[Shown], heading: str) -> Image.Image:
-    """One picture of all: a column for each method that ran, its stages from top to bottom, its answer below."""
-    columns = []
+def side_by_side(asked: Asked, shown: Sequence[Shown], heading: str, layout: SideBySide = "columns") -> Image.Image:
+    """One picture of all.
+
+    Args:
+        asked: the question.
+        shown: the methods.
+        heading: above the question.
+        layout: `columns` has a column for each method, its stages from top to bottom; `rows` a row for each, its
+            stages from left to right. The answer stands below the stages.
+    """
+    across = layout == "rows"
+    strips = []
     for one in shown:
-        width = max([stage.image.width for stage in one.stages] or [320])
+        pictures = [stage.captioned for stage in one.stages]
+        stages = [beside(pictures, gap=20)] if across and pictures else pictures
+        width = max([stage.width for stage in stages] or [320])
         parts = [text_block(one.label, width, 18, bold=True)]
         if one.refused:
             parts.append(text_block(f"refused: {one.refused}", width))
-        parts += [stage.captioned for stage in one.stages]
+        parts += stages
         if not one.refused:
-            parts.append(text_block(f"{one.mean_tokens:.1f} visual rows per layer", width))
-            parts.append(text_block(f"answer: {one.answer or '(empty)'}", width, 16, bold=True))
-            parts += [text_block(one.verdict, width)] if one.verdict else []
-        columns.append(below(parts))
-    body = beside(columns, gap=20)
+            parts += _outcome(one, width, across)
+        strips.append(below(parts))
+    body = below(strips, gap=16) if across else beside(strips, gap=20)
     above = [text_block(heading, body.width, 13), text_block(asked.question, body.width, 16)]
     return below([*above, body, text_block(LEGEND, body.width, 13)])
+
+
+def _outcome(one: Shown, width: int, in_one_line: bool) -> list[Image.Image]:
+    """What a method executed and answered."""
+    rows, answer = f"{one.mean_tokens:.1f} visual rows per layer", f"answer: {one.answer or '(empty)'}"
+    if in_one_line:
+        return [text_block("; ".join(filter(None, [answer, one.verdict, rows])), width, 14, bold=True)]
+    worth = [text_block(one.verdict, width)] if one.verdict else []
+    return [text_block(rows, width), text_block(answer, width, 16, bold=True), *worth]
 
 
 LEGEND = (
@@ -67,7 +87,9 @@ def check_folder(out: Path) -> None:
         raise ValueError(f"out={out}: not an empty folder; allowed is a new or an empty one")
 
 
-def write_pictures(out: Path, checkpoint: Checkpoint, asked: Asked, shown: Sequence[Shown]) -> list[Path]:
+def write_pictures(
+    out: Path, checkpoint: Checkpoint, asked: Asked, shown: Sequence[Shown], layout: SideBySide = "columns"
+) -> list[Path]:
     """Writes a PNG for every method and stage, one of all side by side, the page, and what they show as JSON.
 
     Args:
@@ -75,6 +97,7 @@ def write_pictures(out: Path, checkpoint: Checkpoint, asked: Asked, shown: Seque
         checkpoint: that answered.
         asked: the question.
         shown: the answers.
+        layout: of `side_by_side.png`.
 
     Returns:
         The files, the page first.
@@ -87,7 +110,7 @@ def write_pictures(out: Path, checkpoint: Checkpoint, asked: Asked, shown: Seque
         for name, stage in zip(own, one.stages, strict=True):
             stage.captioned.save(out / name)
             files.append(out / name)
-    side_by_side(asked, shown, heading).save(out / "side_by_side.png")
+    side_by_side(asked, shown, heading, layout).save(out / "side_by_side.png")
     facts = json.dumps(_facts(checkpoint, asked, shown, names), indent=2, allow_nan=False)
     (out / "show.json").write_text(facts + "\n", encoding="utf-8")
     (out / "index.html").write_text(_page(asked, shown, heading), encoding="utf-8")

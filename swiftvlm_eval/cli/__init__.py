@@ -5,6 +5,7 @@ import typer
 from swiftvlm_eval.cli.analyses import drift_command, overlap_command
 from swiftvlm_eval.cli.boards import import_command, leaderboard_command, records_command
 from swiftvlm_eval.cli.costs import flops_command, latency_command
+from swiftvlm_eval.cli.joining import export_command, submit_check_command, wanted_command
 from swiftvlm_eval.cli.layers import select_layers_command
 from swiftvlm_eval.cli.methods import methods_command
 from swiftvlm_eval.cli.pictures import show_command
@@ -21,6 +22,9 @@ app.command("leaderboard")(leaderboard_command)
 app.command("records")(records_command)
 app.command("import")(import_command)
 app.command("check")(check_command)
+app.command("submit-check")(submit_check_command)
+app.command("wanted")(wanted_command)
+app.command("export")(export_command)
 app.command("methods")(methods_command)
 app.command("flops")(flops_command)
 app.command("latency")(latency_command)

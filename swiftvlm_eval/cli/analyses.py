@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,17 +115,22 @@ def drift_command(
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     attn: AttnOption = "sdpa",
+    project: Annotated[
+        bool, typer.Option("--project", help="Also draw the first document in two dimensions (needs scikit-learn).")
+    ] = False,
 ) -> None:
     """Measure how far tokens that bypassed layers are, where they may come back, from the unpruned model's.
 
     Distance over the length of the unpruned state, and cosine, by size of the group; against the token without
     alignment and the token moved by a random other group's offset. Methods without a bypass are refused. Writes
-    drift.json, drift.csv, drift.png and the numbers of every document.
+    drift.json, drift.csv, drift.png and the numbers of every document; with `--project` also projection.png: stored,
+    aligned and unpruned states of one document in the plane of their two first principal components.
 
     Example: swiftvlm-eval drift --model demo --samples 50 --out drift
     """
     from swiftvlm_eval.analysis.drift_run import drift_of, drift_summary, require_bypass
     from swiftvlm_eval.analysis.figures import drift_picture, to_png
+    from swiftvlm_eval.analysis.projection import projection_picture, projections_of
     from swiftvlm_eval.analysis.tables import drift_rows, to_csv
 
     loading = {"revision": revision, "dtype": dtype, "device": device, "attn_implementation": attn}
@@ -132,6 +138,8 @@ def drift_command(
         asked = read_contenders(methods, budget)
         for contender in asked:
             require_bypass(contender.label, contender.method)
+        if project and find_spec("sklearn") is None:
+            raise ValueError("project: needs scikit-learn: pip install 'swiftvlm-eval[projection]'")
         checkpoint, prompts = load(model, tasks, samples, loading, budget)
         contenders = with_share(asked, budget, checkpoint)
         settings, found = collect("drift", out, checkpoint, prompts, contenders, seed, drift_of)
@@ -142,6 +150,10 @@ def drift_command(
             "drift.csv": to_csv(list(drift_rows([contender.label for contender in contenders], found))),
             "drift.png": to_png(drift_picture(summary, title)),
         }
+        if project:
+            first = prompts.prompt(0, checkpoint)
+            drawn = projection_picture(projections_of(first, checkpoint, contenders, seed), first.key)
+            files["projection.png"] = to_png(drawn)
         write_all(out, files)
     except (ValueError, RuntimeError, TypeError, OSError) as error:
         fail(error)

@@ -1,5 +1,6 @@
 """Commands on results: `leaderboard`, `records`."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 
 def leaderboard_command(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the pages; created if needed.")],
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -24,6 +24,19 @@ def leaderboard_command(
             exists=True,
         ),
     ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the pages; created if needed.")] = None,
+    site: Annotated[
+        Path | None,
+        typer.Option(
+            "--site",
+            metavar="DIR",
+            help="In place of --out: a folder for a static host, with the records, leaderboard.json, its schema and a "
+            "feed; new, empty, or such a folder.",
+        ),
+    ] = None,
+    address: Annotated[
+        str, typer.Option("--address", help="Where the site will stand (https://host/path/), for links of its feed.")
+    ] = "",
     published: Annotated[
         list[Path] | None,
         typer.Option(
@@ -52,12 +65,17 @@ def leaderboard_command(
 
     swiftvlm-eval leaderboard runs --out leaderboards
     """
+    from swiftvlm_eval.joining.site import build_site
     from swiftvlm_eval.leaderboard import build
     from swiftvlm_eval.results import load_benchmarks
 
     try:
+        target = _target(out, site, address)
         table = None if benchmarks is None else load_benchmarks(benchmarks)
-        report = build(inputs or [], out, published=published or (), include_limited=include_limited, benchmarks=table)
+        builder = build if site is None else partial(build_site, address=address)
+        report = builder(
+            inputs or [], target, published=published or (), include_limited=include_limited, benchmarks=table
+        )
     except ValueError as error:
         fail(error)
     for problem in report.problems:
@@ -65,9 +83,27 @@ def leaderboard_command(
         errors.print(f"{kind} {escape(problem.file)}: {escape(problem.reason)}", soft_wrap=True)
     for board in report.boards:
         print_whole(board_table(board))
-    for path in report.files:
-        console.print(f"wrote {escape(str(path))}", soft_wrap=True)
+    if site is not None:
+        console.print(f"wrote {len(report.files)} files; open {escape(str(site / 'index.html'))}", soft_wrap=True)
+    else:
+        for path in report.files:
+            console.print(f"wrote {escape(str(path))}", soft_wrap=True)
     raise typer.Exit(1 if strict and report.problems else 0)
+
+
+def _target(out: Path | None, site: Path | None, address: str) -> Path:
+    """The folder to be written.
+
+    Raises:
+        ValueError: none or two are given, or an address without a site.
+    """
+    if (out is None) == (site is None):
+        raise ValueError(f"out={out}, site={site}: allowed is one of --out and --site")
+    if address and site is None:
+        raise ValueError(f"address={address!r}: allowed with --site alone")
+    target = out or site
+    assert target is not None
+    return target
 
 
 def board_table(board: "Board") -> Table:

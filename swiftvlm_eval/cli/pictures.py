@@ -11,6 +11,7 @@ from swiftvlm_eval.cli.terminal import console, fail, folding_table, print_whole
 
 if TYPE_CHECKING:
     from swiftvlm_eval.analysis.asking import Asked
+    from swiftvlm_eval.analysis.show_files import SideBySide
 
 
 def show_command(
@@ -30,6 +31,9 @@ def show_command(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     attn: Annotated[str, typer.Option(help="sdpa, eager, flash_attention_2 or flash_attention_3.")] = "sdpa",
     image_mode: Annotated[str, typer.Option(help="pad (the protocol) or hf_default.")] = "pad",
+    layout: Annotated[
+        str, typer.Option(help="Of side_by_side.png: columns or rows, one for each method.")
+    ] = "columns",
 ) -> None:
     """Draw what methods keep of one image, stage by stage and side by side, with their answers.
 
@@ -46,9 +50,11 @@ def show_command(
 
     loading = {"revision": revision, "dtype": dtype, "attn_implementation": attn, "image_mode": image_mode}
     try:
+        if layout not in ("columns", "rows"):
+            raise ValueError(f"layout={layout!r}: allowed are columns, rows")
         grid = make_grid(parse_methods(methods), [budget], [seed])
         wanted = _wanted(task, doc, image, question)
-        whole = _draw(model, out, grid, wanted, budget=budget, device=device, **loading)
+        whole = _draw(model, out, grid, wanted, budget=budget, layout=layout, device=device, **loading)  # type: ignore[arg-type]
     except (ValueError, RuntimeError, TypeError, OSError) as error:
         fail(ValueError(" ".join(str(error).split())))
     raise typer.Exit(0 if whole else 1)
@@ -86,6 +92,7 @@ def _draw(
     wanted: tuple[Any, Any],
     *,
     budget: str,
+    layout: "SideBySide",
     **loading: Any,
 ) -> bool:
     """Answers, draws, writes and prints; whether every method ran."""
@@ -108,7 +115,7 @@ def _draw(
         shown = show(checkpoint, asked, grid, lambda cell: status.update(f"answering: {escape(cell.label)}"))
     make_folder(out)
     check_folder(out)
-    files = write_pictures(out, checkpoint, asked, shown)
+    files = write_pictures(out, checkpoint, asked, shown, layout)
     table = folding_table("method", "visual rows per layer", "answer", "worth")
     for one in shown:
         said = [f"[red]refused[/]: {escape(one.refused)}", ""] if one.refused else [_plain(one.answer), one.verdict]

@@ -19,6 +19,7 @@ from swiftvlm_eval.leaderboard.render.export import board_csv, board_json, probl
 from swiftvlm_eval.leaderboard.render.html import Neighbours, html_page
 from swiftvlm_eval.leaderboard.render.markdown import board_page, index_page
 from swiftvlm_eval.leaderboard.render.names import tidy_problems
+from swiftvlm_eval.leaderboard.render.pairs import ENDING, has_pairs, pairs_csv
 from swiftvlm_eval.leaderboard.render.plots import board_pictures, render
 from swiftvlm_eval.results.benchmarks import BenchmarkTable, shipped_benchmarks
 from swiftvlm_eval.results.store import Problem, load_records
@@ -125,6 +126,8 @@ def pages(
     for board in [*boards, *printed]:
         files |= board_files(board, board_pictures(board))
         own[board.slug] = {title: f"{board.slug}.{kind}" for title, kind in _KINDS.items()}
+        if has_pairs(board):
+            own[board.slug]["pairs as CSV"] = f"{board.slug}{ENDING}.csv"
     others = {}
     if papers:
         versus = versus_files(papers, [board for board in boards if not board.limited])
@@ -144,6 +147,8 @@ def board_files(board: Board, drawn: Mapping[str, tuple[str, Figure]]) -> dict[s
         drawn: Its pictures, as returned by `board_pictures`.
     """
     files = {f"{stem}.{kind}": render(figure, kind) for stem, (_, figure) in drawn.items() for kind in ("svg", "png")}
+    if has_pairs(board):
+        files[f"{board.slug}{ENDING}.csv"] = pairs_csv(board).encode()
     return files | {
         f"{board.slug}.md": board_page(board, {text: f"{stem}.svg" for stem, (text, _) in drawn.items()}).encode(),
         f"{board.slug}.csv": board_csv(board).encode(),

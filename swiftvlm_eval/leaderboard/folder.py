@@ -9,7 +9,7 @@ them: by it the pages of boards that are gone are removed, and files of the user
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from filelock import FileLock
@@ -20,7 +20,7 @@ MANIFEST = ".swiftvlm-eval-pages"
 LOCK = ".swiftvlm-eval-lock"
 _BOTH = f"{MANIFEST}-old-and-new"
 _STAGING = ".swiftvlm-eval-new-"
-_PAGES = frozenset({".md", ".csv", ".json", ".html", ".svg", ".png"})
+_PAGES = frozenset({".md", ".csv", ".json", ".html", ".svg", ".png", ".xml", ".gz"})
 # Pages from before there was a list of them: the index page says whose they are.
 _OURS = b"<title>swiftvlm-eval leaderboards</title>"
 _PATIENCE_S = 600
@@ -45,6 +45,32 @@ def replace_pages(out: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
         reason = error.strerror or f"another builder has held {LOCK} for {_PATIENCE_S} s"
         raise ValueError(f"pages in {out} not written: {reason}; what was there is unchanged") from error
     return tuple(out / name for name in sorted(files))
+
+
+def foreign_files(out: Path, besides: Collection[str] = ()) -> list[str]:
+    """Returns names in a folder that are not pages of ours, sorted; a folder that is not there has none.
+
+    Args:
+        out: The folder.
+        besides: Names of folders within it that may be there, unless they are links.
+
+    Raises:
+        ValueError: It is no folder, or cannot be looked into.
+    """
+    if not os.path.lexists(out):
+        return []
+    try:
+        found = sorted(out.iterdir())
+    except OSError as error:
+        raise ValueError(f"folder {out} cannot be read: {error.strerror}") from error
+    ours = {*_listed(out), MANIFEST, LOCK}
+    return [
+        path.name
+        for path in found
+        if not (path.name in ours and path.is_file() and not path.is_symlink())
+        and not path.name.startswith(_STAGING)
+        and not (path.name in besides and path.is_dir() and not path.is_symlink())
+    ]
 
 
 def _replace(out: Path, files: Mapping[str, bytes]) -> None:

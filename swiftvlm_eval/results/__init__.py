@@ -3,6 +3,7 @@
 from swiftvlm_eval.results.benchmarks import Benchmark, BenchmarkTable, load_benchmarks, shipped_benchmarks
 from swiftvlm_eval.results.importing import import_run
 from swiftvlm_eval.results.record import RunRecord
+from swiftvlm_eval.results.reproduce import reproduce
 from swiftvlm_eval.results.samples import SampleLine
 from swiftvlm_eval.results.store import Problem, StoredRun, load_records, read_record, write_record
 
@@ -17,6 +18,7 @@ __all__ = [
     "load_benchmarks",
     "load_records",
     "read_record",
+    "reproduce",
     "shipped_benchmarks",
     "write_record",
 ]

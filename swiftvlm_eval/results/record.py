@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from swiftvlm_eval.results.bounds import Amount, Count, Score, Seed, Spread, StrictJson
+from swiftvlm_eval.results.reproduce import reproduce
 
 FORMAT = "swiftvlm-eval/run-record"
 SCHEMA_VERSION = 1
@@ -316,6 +317,11 @@ class RunRecord(_Frozen):
         """Twelve hex digits that name the configuration together with its task set."""
         content: dict[str, JsonValue] = {**self.configuration, "tasks": list[JsonValue](sorted(self.tasks))}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def reproduce(self) -> dict[str, str]:
+        """Commands that make the record again, by kind (`sweep`, `lmms_eval`); empty where it does not tell enough."""
+        return reproduce([self])
 
     @property
     def stem(self) -> str:

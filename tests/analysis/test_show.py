@@ -17,7 +17,7 @@ from PIL import Image, ImageFile
 
 from swiftvlm_eval.analysis import asking
 from swiftvlm_eval.analysis.asking import ask_of_image, ask_of_task
-from swiftvlm_eval.analysis.show_files import file_names, write_pictures
+from swiftvlm_eval.analysis.show_files import file_names, side_by_side, write_pictures
 from swiftvlm_eval.analysis.showing import Shown, method_name, predicted_box, show
 from swiftvlm_eval.models.checkpoint import Checkpoint
 from swiftvlm_eval.sweep import Configuration
@@ -151,6 +151,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--task", "demo_gqa", "--doc", "1", "--budget", "1/3,2/9"), "budget='1/3,2/9'"),
     (("--image", "{image}", "--question", "Why?", "--budget", "192"), "192"),
     (("--image", "{image}", "--question", "Why?", "--image-mode", "middle"), "image_mode='middle'"),
+    (("--image", "{image}", "--question", "Why?", "--layout", "heap"), "layout='heap': allowed are columns, rows"),
 ]
 
 
@@ -252,6 +253,27 @@ def test_boxes_are_read_in_the_frame_that_the_model_saw() -> None:
     assert predicted_box(answer, [image], "crop") == (75, 50, 125, 75)  # of the middle 100 x 100
     assert predicted_box("no box", [image], "pad") is None
     assert predicted_box(answer, [image, image], "pad") is None
+
+
+def test_rows_lay_the_stages_side_by_side_and_columns_one_below_the_other() -> None:
+    """Stages of plain colours, found again by colour in the whole picture."""
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
+    stages = [SimpleNamespace(captioned=Image.new("RGB", (90, 70), colour)) for colour in colours]
+    cells = [Configuration("fastv", 0.5), Configuration("swiftvlm", 0.5)]
+    shown = [
+        Shown(cells[0], "a", tuple(stages[:1])),  # type: ignore[arg-type]
+        Shown(cells[1], "b", tuple(stages[1:])),  # type: ignore[arg-type]
+    ]
+    asked = SimpleNamespace(question="Where?")
+
+    def corners(layout: Any) -> list[tuple[int, int]]:
+        whole = np.asarray(side_by_side(asked, shown, "heading", layout))  # type: ignore[arg-type]
+        return [tuple(int(ends.min()) for ends in np.nonzero((whole == colour).all(-1))) for colour in colours]  # type: ignore[misc]
+
+    fastv, second, third = corners("columns")
+    assert fastv[0] == second[0] < third[0] and fastv[1] < second[1] == third[1]
+    fastv, second, third = corners("rows")
+    assert fastv[0] < second[0] == third[0] and fastv[1] == second[1] < third[1]
 
 
 def test_names_tell_no_folders_and_are_distinct() -> None:

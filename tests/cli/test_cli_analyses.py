@@ -107,6 +107,20 @@ def test_an_interrupted_analysis_goes_on(tmp_path: Path, few: Few, monkeypatch: 
     assert contents(once) == contents(tmp_path)
 
 
+def test_a_projection_is_drawn_on_request_and_refused_without_scikit_learn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: Few
+) -> None:
+    few(1)
+    assert run("drift", "--model", "tiny", "--out", str(tmp_path))[0] == 0
+    assert not (tmp_path / "projection.png").exists()
+    status, _, said = run("drift", "--model", "tiny", "--out", str(tmp_path), "--project")
+    assert status == 0, said
+    assert (tmp_path / "projection.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(analyses, "find_spec", lambda name: None)
+    status, _, said = run("drift", "--model", "tiny", "--out", str(tmp_path / "other"), "--project")
+    assert status == 1 and "needs scikit-learn" in said and not (tmp_path / "other").exists()
+
+
 def test_another_analysis_in_the_folder_is_kept(tmp_path: Path, few: Few) -> None:
     few(1)
     assert run("drift", "--model", "tiny", "--out", str(tmp_path))[0] == 0

@@ -7,7 +7,7 @@ from swiftvlm_eval.leaderboard.columns import column_table
 from swiftvlm_eval.leaderboard.compute.entries import Entry
 from swiftvlm_eval.leaderboard.compute.scores import ColumnScores
 from swiftvlm_eval.leaderboard.render.text import shown_name
-from swiftvlm_eval.results.benchmarks import Group
+from swiftvlm_eval.results.benchmarks import Benchmark, Group
 from swiftvlm_eval.results.record import RunRecord
 
 DEMO = "demo"
@@ -73,8 +73,6 @@ def board_caption(
         intervals: Keys of the benchmarks for which some row has an interval.
     """
     records = [run.record for entry in entries for run in entry.runs]
-    titles = {column.benchmark.key: column.benchmark.title for column in columns}
-    names = column_table().groups
     sentences = [_DEMO_SENTENCE] if any(record.model.pretrained == DEMO for record in records) else []
     sentences.append(
         f"Model {_all(record.model.pretrained for record in records)}, revision "
@@ -89,11 +87,16 @@ def board_caption(
     if dates:
         sentences.append(f"Run {dates[0]}." if dates[0] == dates[-1] else f"Run from {dates[0]} to {dates[-1]}.")
     sentences.extend(_documents(column, column.benchmark.key in intervals) for column in columns)
-    for group, keys in groups.items():
-        sentences.append(
-            f"The {names[group]} is the plain mean of the ratios of {', '.join(titles[k] for k in keys)}."
-        )
-    return tuple(sentences)
+    return (*sentences, *mean_sentences(groups, [column.benchmark for column in columns]))
+
+
+def mean_sentences(groups: Mapping[Group, tuple[str, ...]], benchmarks: Iterable[Benchmark]) -> list[str]:
+    """Returns what each mean of a board is taken over."""
+    titles, names = {benchmark.key: benchmark.title for benchmark in benchmarks}, column_table().groups
+    return [
+        f"The {names[group]} is the plain mean of the ratios of {', '.join(titles[key] for key in keys)}."
+        for group, keys in groups.items()
+    ]
 
 
 def _documents(column: ColumnScores, intervals: bool) -> str:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 
 from swiftvlm_eval.leaderboard.board import Board, Cell, Row, Section
 from swiftvlm_eval.leaderboard.columns import column_table
+from swiftvlm_eval.leaderboard.compute.caption import mean_sentences
 from swiftvlm_eval.leaderboard.compute.entries import VANILLA
 from swiftvlm_eval.leaderboard.compute.means import mean_members
 from swiftvlm_eval.leaderboard.compute.paper_table import FIGURES, PublishedRow, PublishedTable, printed_benchmark
 from swiftvlm_eval.leaderboard.compute.rows import BUDGET_DIGITS
 from swiftvlm_eval.leaderboard.compute.scores import marked
 from swiftvlm_eval.leaderboard.render.names import tidy_board
-from swiftvlm_eval.results.benchmarks import BenchmarkTable, Group
+from swiftvlm_eval.results.benchmarks import Benchmark, BenchmarkTable, Group
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,18 @@ def published_board(content: PublishedTable, table: BenchmarkTable) -> Board:
             caption=(
                 f"Source: {source.title}, arXiv {source.arxiv}, table {source.table}.",
                 *_columns(content, table),
+                *_means(groups, benchmarks),
             ),
             notes=(*content.notes, *_seeds(content)),
             pretrained=content.pretrained,
         )
     )
+
+
+def _means(groups: Mapping[Group, tuple[str, ...]], benchmarks: Sequence[Benchmark]) -> list[str]:
+    """Says what the means are, and that they are not copied."""
+    said = mean_sentences(groups, benchmarks)
+    return [*said, "Percentages and means are computed here from the printed scores."] if said else []
 
 
 def _columns(content: PublishedTable, table: BenchmarkTable) -> list[str]:

@@ -16,6 +16,7 @@ from swiftvlm_eval.leaderboard.compute.scores import (
     marked,
     mean_p_values,
 )
+from swiftvlm_eval.leaderboard.compute.standings import Standings, standings
 from swiftvlm_eval.leaderboard.compute.timing import (
     Times,
     execution_figures,
@@ -25,6 +26,7 @@ from swiftvlm_eval.leaderboard.compute.timing import (
     timing_difference,
 )
 from swiftvlm_eval.results.benchmarks import Group
+from swiftvlm_eval.results.reproduce import reproduce
 
 # Two nominal budgets closer than this share of the visual tokens are the same budget (1/3 and 0.333).
 BUDGET_DIGITS = 3
@@ -52,6 +54,10 @@ class Setting:
     cells: Mapping[str, Mapping[str, Cell]]
     times: Mapping[str, Mapping[str, Times]]
 
+    def members(self, group: Group) -> list[ColumnScores]:
+        """The columns that a group mean is taken over."""
+        return [column for column in self.columns if column.benchmark.key in self.groups[group]]
+
     @property
     def vanilla(self) -> Entry | None:
         """The unpruned model, None if it was not run."""
@@ -75,16 +81,10 @@ def _budget_key(entry: Entry) -> tuple[int, float]:
 
 
 def _section(parts: Setting, entries: Sequence[Entry]) -> Section:
-    keys = [entry.key for entry in entries]
-    columns: dict[str, dict[str, Cell]] = {}
-    for column in parts.columns:
-        found = parts.cells[column.benchmark.key]
-        cells = {e.key: _on_budget(e, column.benchmark.task, found[e.key]) for e in entries if e.key in found}
-        columns[column.benchmark.key] = marked(cells, column_p_values(column, cells))
-    means: dict[Group, dict[str, Cell]] = {}
-    for group, members in parts.groups.items():
-        cells = {key: cell for key in keys if (cell := _mean_cell(parts, columns, key, members)) is not None}
-        means[group] = marked(cells, mean_p_values(cells, [c for c in parts.columns if c.benchmark.key in members]))
+    columns, means = _cells(parts, entries)
+    stood = _standings(parts, columns, means)
+    columns = {name: _with_ranks(cells, stood[name]) for name, cells in columns.items()}
+    means = {group: _with_ranks(cells, stood[group]) for group, cells in means.items()}
     labels = _labels(entries)
     rows = [
         Row(
@@ -100,10 +100,54 @@ def _section(parts: Setting, entries: Sequence[Entry]) -> Section:
             files=tuple(run.path.name for run in entry.runs),
             records=tuple(run.record for run in entry.runs),
             notes=_row_notes(parts, entry),
+            reproduce=reproduce([run.record for run in entry.runs]),
         )
         for entry in entries
     ]
-    return Section(budget_title(entries), _best_first(rows))
+    return Section(
+        budget_title(entries),
+        _best_first(rows),
+        comparisons=tuple(each for found in stood.values() for each in found.comparisons),
+        detectable={name: found.detectable for name, found in stood.items() if found.detectable is not None},
+    )
+
+
+def _cells(
+    parts: Setting, entries: Sequence[Entry]
+) -> tuple[dict[str, dict[str, Cell]], dict[Group, dict[str, Cell]]]:
+    """Marked cells of one budget by entry key, of every column and of every group mean."""
+    columns: dict[str, dict[str, Cell]] = {}
+    for column in parts.columns:
+        found = parts.cells[column.benchmark.key]
+        cells = {e.key: _on_budget(e, column.benchmark.task, found[e.key]) for e in entries if e.key in found}
+        columns[column.benchmark.key] = marked(cells, column_p_values(column, cells))
+    means: dict[Group, dict[str, Cell]] = {}
+    for group, members in parts.groups.items():
+        keys = [entry.key for entry in entries]
+        cells = {key: cell for key in keys if (cell := _mean_cell(parts, columns, key, members)) is not None}
+        means[group] = marked(cells, mean_p_values(cells, parts.members(group)))
+    return columns, means
+
+
+def _standings(
+    parts: Setting, columns: Mapping[str, Mapping[str, Cell]], means: Mapping[Group, Mapping[str, Cell]]
+) -> dict[str, Standings]:
+    """How the rows of one budget stand to each other, by benchmark key and group; a mean over one column is that."""
+    stood = {
+        column.benchmark.key: standings(
+            column.benchmark.key, columns[column.benchmark.key], [column], parts.resampling
+        )
+        for column in parts.columns
+    }
+    groups: dict[str, Standings] = {}
+    for group, members in parts.groups.items():
+        alone = stood[members[0]].named(group) if len(members) == 1 else None
+        groups[group] = alone or standings(group, means[group], parts.members(group), parts.resampling)
+    return stood | groups
+
+
+def _with_ranks(cells: Mapping[str, Cell], found: Standings) -> dict[str, Cell]:
+    return {key: replace(cell, rank=found.ranks.get(key)) for key, cell in cells.items()}
 
 
 def _on_budget(entry: Entry, task: str, cell: Cell) -> Cell:

@@ -16,7 +16,7 @@ from swiftvlm_eval.results.benchmarks import Benchmark
 from swiftvlm_eval.results.store import Problem
 
 SIGNIFICANCE = 0.05
-_DIGITS = 6
+DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ class Resampling:
             resamples: Number of draws.
         """
         self._draws: dict[tuple[str, str], st.RatioDraws] = {}
+        self._columns: dict[str, tuple[list[str], st.Resampled]] = {}
         names = {column.benchmark.key: collection(column) for column in columns}
         for column in columns:
             if column.vanilla is None or column.vanilla not in column.units:
@@ -115,12 +116,23 @@ class Resampling:
                 continue
             scores = np.array([_spread(column.units[key], ids) for key in keys])
             seed = st.seed_of(name)
-            draws = st.ratio_draws(scores, _spread(base, ids), seed=seed, resamples=resamples)
-            self._draws.update({(column.benchmark.key, key): row for key, row in zip(keys, draws, strict=True)})
+            resampled = st.resample(scores, _spread(base, ids), seed=seed, resamples=resamples)
+            self._columns[column.benchmark.key] = keys, resampled
+            rows = zip(keys, resampled.ratios(), strict=True)
+            self._draws.update({(column.benchmark.key, key): row for key, row in rows})
 
     def draws(self, benchmark: str, entry: str) -> st.RatioDraws | None:
         """Returns the distribution of one row in one column, None if there is none."""
         return self._draws.get((benchmark, entry))
+
+    def rows(self, benchmark: str) -> frozenset[str]:
+        """Returns the keys of the entries that have draws in a column."""
+        return frozenset(self._columns[benchmark][0]) if benchmark in self._columns else frozenset()
+
+    def resampled(self, benchmark: str, entries: Sequence[str]) -> st.Resampled:
+        """Returns the draws of some entries in a column, each of which must be among its `rows`."""
+        keys, resampled = self._columns[benchmark]
+        return resampled.of([keys.index(entry) for entry in entries])
 
     def interval(self, benchmarks: Sequence[str], entry: str) -> tuple[float, float] | None:
         """Returns the 95 % interval, in percent, of a row's mean over columns, None unless every column has draws."""
@@ -130,7 +142,7 @@ class Resampling:
             return None
         low, high = st.mean_of(present).interval()
         # Another processor adds in another order; so many digits are the same on all of them.
-        return round(100 * low, _DIGITS), round(100 * high, _DIGITS)
+        return round(100 * low, DIGITS), round(100 * high, DIGITS)
 
 
 def collection(column: ColumnScores) -> str:
@@ -175,7 +187,7 @@ def marked(cells: Mapping[str, Cell], p_values: Mapping[str, float] | None) -> d
         p_values: Adjusted p-values by entry key; a missing row could not be tested. None for published numbers, which
             nobody can test.
     """
-    scored = _rankable(cells)
+    scored = rankable(cells)
     if len(scored) < 2 or not max(scored.values()) > 0:
         return dict(cells)
     best = max(scored.values())
@@ -191,7 +203,7 @@ def marked(cells: Mapping[str, Cell], p_values: Mapping[str, float] | None) -> d
     return result
 
 
-def _rankable(cells: Mapping[str, Cell]) -> dict[str, float]:
+def rankable(cells: Mapping[str, Cell]) -> dict[str, float]:
     """What the cells of one budget are ranked by, those off their budget left out."""
     values = {key: cell.relative if cell.score is None else cell.score for key, cell in cells.items()}
     return {key: value for key, value in values.items() if value is not None and cells[key].mark != "off_budget"}
@@ -207,7 +219,7 @@ def column_p_values(column: ColumnScores, cells: Mapping[str, Cell]) -> dict[str
     Returns:
         Adjusted p-values by entry key, for the rows that have the units of the best one.
     """
-    scored = _rankable(cells)
+    scored = rankable(cells)
     units = {key: column.units[key] for key in scored if key in column.units}
     return _best_p_values(scored, units, column.benchmark.key)
 
@@ -224,12 +236,12 @@ def mean_p_values(means: Mapping[str, Cell], columns: Sequence[ColumnScores]) ->
     """
     if len(columns) == 1:
         return column_p_values(columns[0], means)
-    scored = _rankable(means)
-    units = {key: each for key in scored if (each := _mean_units(columns, key)) is not None}
+    scored = rankable(means)
+    units = {key: each for key in scored if (each := mean_units(columns, key)) is not None}
     return _best_p_values(scored, units, " ".join(column.benchmark.key for column in columns))
 
 
-def _mean_units(columns: Sequence[ColumnScores], key: str) -> Units | None:
+def mean_units(columns: Sequence[ColumnScores], key: str) -> Units | None:
     """What each unit adds to a row's group mean, in percent; None unless every column has units."""
     parts = []
     for column in columns:

@@ -80,6 +80,51 @@ def mean_of(columns: list[RatioDraws]) -> RatioDraws:
     )
 
 
+@dataclass(frozen=True)
+class Resampled:
+    """Resampled score sums of methods and vanilla.
+
+    Attributes:
+        scores: Contributions of the units for each method [methods, units].
+        vanilla: Contributions of the same units for vanilla [units].
+        middle: Ratios of the methods' sums to vanilla's, of the units as they are [methods, resamples].
+        unseen: What one unseen gain and one unseen loss of a contribution of 1 would add to a ratio [2, resamples].
+    """
+
+    scores: Floats
+    vanilla: Floats
+    middle: Floats
+    unseen: Floats
+
+    def ratios(self) -> list[RatioDraws]:
+        """Returns the distribution of each method's ratio to vanilla."""
+        draws = []
+        for own, middle in zip(self.scores, self.middle, strict=True):
+            gain, lost = (each * size for each, size in zip(self.unseen, _event_sizes(own, self.vanilla), strict=True))
+            draws.append(RatioDraws(middle, gain=gain, loss=middle * lost / (1 + lost)))
+        return draws
+
+    def of(self, rows: list[int]) -> "Resampled":
+        """Returns the same for some of the methods, in the given order."""
+        return Resampled(self.scores[rows], self.vanilla, self.middle[rows], self.unseen)
+
+
+def resample(scores: Floats, vanilla: Floats, *, seed: int, resamples: int = RESAMPLES) -> Resampled:
+    """Draws score sums. Arguments and errors as in `ratio_draws`."""
+    if scores.ndim != 2 or vanilla.ndim != 1 or scores.shape[1] != vanilla.size:
+        raise ValueError(f"scores {scores.shape} and vanilla {vanilla.shape} do not cover the same units")
+    if vanilla.size < 2:
+        raise ValueError(f"resampling needs at least 2 units, got {vanilla.size}")
+    if not vanilla.sum() > 0:
+        raise ValueError("vanilla's score is 0: there is no ratio to it")
+    stacked = np.vstack([vanilla, scores]).T
+    rng = np.random.default_rng(seed)
+    sizes = batches(resamples, vanilla.size)
+    sums = np.concatenate([rng.standard_exponential((size, vanilla.size)) @ stacked for size in sizes]).T
+    unseen = np.random.default_rng([seed, 1]).standard_exponential((2, resamples))
+    return Resampled(scores, vanilla, middle=sums[1:] / sums[0], unseen=unseen / sums[0])
+
+
 def ratio_draws(scores: Floats, vanilla: Floats, *, seed: int, resamples: int = RESAMPLES) -> list[RatioDraws]:
     """Draws the distribution of score sums relative to vanilla's.
 
@@ -96,23 +141,7 @@ def ratio_draws(scores: Floats, vanilla: Floats, *, seed: int, resamples: int = 
     Raises:
         ValueError: The shapes do not fit, there are fewer than two units, or vanilla's score is zero.
     """
-    if scores.ndim != 2 or vanilla.ndim != 1 or scores.shape[1] != vanilla.size:
-        raise ValueError(f"scores {scores.shape} and vanilla {vanilla.shape} do not cover the same units")
-    if vanilla.size < 2:
-        raise ValueError(f"resampling needs at least 2 units, got {vanilla.size}")
-    if not vanilla.sum() > 0:
-        raise ValueError("vanilla's score is 0: there is no ratio to it")
-    stacked = np.vstack([vanilla, scores]).T
-    rng = np.random.default_rng(seed)
-    batches = [rng.standard_exponential((size, vanilla.size)) @ stacked for size in _batches(resamples, vanilla.size)]
-    base, *sums = np.concatenate(batches).T
-    unseen = np.random.default_rng([seed, 1]).standard_exponential((2, resamples))
-    draws = []
-    for own, total in zip(scores, sums, strict=True):
-        gain, loss = (weight * size for weight, size in zip(unseen, _event_sizes(own, vanilla), strict=True))
-        middle = total / base
-        draws.append(RatioDraws(middle, gain=gain / base, loss=middle - total / (base + loss)))
-    return draws
+    return resample(scores, vanilla, seed=seed, resamples=resamples).ratios()
 
 
 def _event_sizes(scores: Floats, vanilla: Floats) -> tuple[float, float]:
@@ -153,12 +182,12 @@ def best_p_values(scores: Floats, *, seed: int, flips: int = FLIPS) -> Floats:
     everything = 2**units <= flips
     reached = np.zeros(rows)
     count = 0
-    for signs in _signs(units, flips, everything, seed):
-        flipped = _behind(centred @ signs.T, scale)[order]
+    for batch in signs(units, flips, everything, seed):
+        flipped = _behind(centred @ batch.T, scale)[order]
         # The largest over the row itself and all that are less far behind: the rows whose hypotheses are still open.
         largest = np.maximum.accumulate(flipped[::-1], axis=0)[::-1]
         reached += np.count_nonzero(largest >= observed[order, None] - 1e-9, axis=1)
-        count += len(signs)
+        count += len(batch)
     p_values = reached / count if everything else (reached + 1) / (count + 1)
     adjusted = np.empty(rows)
     adjusted[order] = np.maximum.accumulate(p_values)
@@ -170,20 +199,28 @@ def _behind(sums: Floats, scale: Floats) -> Floats:
     return np.array([((sums - own) * scale[row][:, None]).max(axis=0) for row, own in enumerate(sums)])
 
 
-def _signs(units: int, flips: int, everything: bool, seed: int) -> Iterator[Floats]:
-    """Yields signs [flips, units] in batches: all of them, or random ones."""
+def signs(units: int, flips: int, everything: bool, seed: int, numbers: int = 0) -> Iterator[Floats]:
+    """Yields signs [flips, units] in batches: all of them, or random ones.
+
+    Args:
+        units: Units that are flipped as wholes.
+        flips: Random flips.
+        everything: Enumerate all flips instead.
+        seed: Equal seeds and unit counts flip alike, however the flips are batched.
+        numbers: How many numbers the caller holds for each flip, if more than units; makes batches small.
+    """
     if everything:
         yield np.array(list(itertools.product((1.0, -1.0), repeat=units)))
         return
     generator = np.random.default_rng(seed).bit_generator
-    for size in _batches(flips, units):
+    for size in batches(flips, max(units, numbers)):
         words = generator.random_raw((size, -(-units // 64))).astype("<u8")
         bits = np.unpackbits(words.view(np.uint8), axis=1, count=units)
         yield np.where(bits, 1.0, -1.0)
 
 
-def _batches(draws: int, units: int) -> Iterator[int]:
-    """Splits draws so that one batch of weights stays small."""
-    size = max(1, _BATCH_NUMBERS // units)
+def batches(draws: int, numbers: int) -> Iterator[int]:
+    """Splits draws of so many numbers each, so that one batch stays small."""
+    size = max(1, _BATCH_NUMBERS // numbers)
     for start in range(0, draws, size):
         yield min(size, draws - start)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from swiftvlm_eval.leaderboard.board import Board, Row
+from swiftvlm_eval.leaderboard.board import Board, Cell, Row
 from swiftvlm_eval.leaderboard.columns import column_table
+from swiftvlm_eval.leaderboard.render.pairs import ENDING, has_pairs
 from swiftvlm_eval.leaderboard.render.text import spreadsheet
 from swiftvlm_eval.results.store import Problem
 
@@ -32,18 +33,24 @@ def _flat(board: Board, section: str, row: Row) -> dict[str, Any]:
     }
     for benchmark in board.benchmarks:
         cell = row.cells.get(benchmark.key)
-        flat.update({f"{benchmark.key} {name}": getattr(cell, name, None) for name in _CELL_FIELDS})
+        flat.update({f"{benchmark.key} {name}": value for name, value in _fields(cell, _CELL_FIELDS).items()})
     for group in board.groups:
         cell = row.means.get(group)
-        flat.update({f"{group} {name}": getattr(cell, name, None) for name in _MEAN_FIELDS})
+        flat.update({f"{group} {name}": value for name, value in _fields(cell, _MEAN_FIELDS).items()})
     flat.update({name: row.figures.get(name) for name in column_table().attributes})
     flat["files"] = "; ".join(spreadsheet(name) for name in row.files)
     flat["notes"] = spreadsheet("; ".join(row.notes))
     return flat
 
 
+def _fields(cell: Cell | None, names: Sequence[str]) -> dict[str, Any]:
+    """The fields of a cell with the ends of its place, 1 the best; empty where there is no cell."""
+    low, high = (cell.rank if cell else None) or (None, None)
+    return {name: getattr(cell, name, None) for name in names} | {"rank low": low, "rank high": high}
+
+
 def board_json(board: Board) -> str:
-    """Returns the whole board as JSON."""
+    """Returns the whole board as JSON, but for the comparisons: the file named under `pairs` has them."""
     content = {
         "title": board.title,
         "measured": board.measured,
@@ -52,8 +59,14 @@ def board_json(board: Board) -> str:
         "notes": list(board.notes),
         "benchmarks": {each.key: each.model_dump(exclude={"key"}) for each in board.benchmarks},
         "groups": {group: list(keys) for group, keys in board.groups.items()},
+        "pairs": f"{board.slug}{ENDING}.csv" if has_pairs(board) else None,
         "sections": [
-            {"title": section.title, "rows": [_row_json(row) for row in section.rows]} for section in board.sections
+            {
+                "title": section.title,
+                "detectable": dict(section.detectable),
+                "rows": [_row_json(row) for row in section.rows],
+            }
+            for section in board.sections
         ],
     }
     return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"

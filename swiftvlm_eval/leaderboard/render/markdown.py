@@ -11,6 +11,7 @@ from swiftvlm_eval.leaderboard.columns import column_table
 from swiftvlm_eval.leaderboard.render.budgets import is_vanilla
 from swiftvlm_eval.leaderboard.render.cost import cost_attribute, cost_ratio, flops_unit
 from swiftvlm_eval.leaderboard.render.grid import Figure, budget_flag, figures, headings
+from swiftvlm_eval.leaderboard.render.pairs import ENDING, has_pairs
 from swiftvlm_eval.leaderboard.render.text import MISSING, interval, markdown, number
 
 _WIDEST = 8
@@ -44,6 +45,7 @@ def board_page(board: Board, pictures: Mapping[str, str]) -> str:
         pictures: Picture file names by alternative text; the first is shown, the others are linked.
     """
     links = [f"[the page](index.html#{quote(board.slug)})", f"[CSV]({board.slug}.csv)", f"[JSON]({board.slug}.json)"]
+    links += [f"[pairs of rows]({board.slug}{ENDING}.csv)"] if has_pairs(board) else []
     lead, *rest = board.caption or ("",)
     page = [f"# {markdown(board.title)}", "", markdown(lead), "", f"Sortable, with a card for every row: {links[0]}."]
     page += [f"All figures unrounded: {', '.join(links[1:])}.", ""]

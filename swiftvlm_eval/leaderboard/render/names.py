@@ -9,6 +9,8 @@ from swiftvlm_eval.leaderboard.render.text import digest, plain, shown_name
 from swiftvlm_eval.results.store import Problem
 
 _RESERVED = ("index", "published")
+# A board of that name would write the file of another board's pairs.
+_ENDING = "-pairs"
 _LONGEST_SLUG = 80
 
 
@@ -59,4 +61,5 @@ def page_names(slugs: Mapping[str, str]) -> dict[str, str]:
 def _page_name(key: str, slug: str) -> str:
     if len(slug) > _LONGEST_SLUG:
         return f"{slug[: _LONGEST_SLUG - 9].rstrip('-.')}-{digest(key)}"
-    return f"{slug}-{digest(key)}" if slug == _RESERVED[0] or slug.startswith(_RESERVED[1]) else slug
+    taken = slug == _RESERVED[0] or slug.startswith(_RESERVED[1]) or slug.endswith(_ENDING)
+    return f"{slug}-{digest(key)}" if taken else slug

@@ -174,6 +174,31 @@ def test_the_mean_of_table_four_is_over_its_four_benchmarks() -> None:
     assert "paper_next" not in paper(1).groups and "paper_next" not in paper(3).groups
 
 
+def test_a_page_says_what_its_means_are_and_that_they_are_not_copied() -> None:
+    caption = paper(4).caption
+    assert "The mean of the four is the plain mean of the ratios of RefCOCO, TextVQA, GQA, MMB." in caption
+    assert caption[-1] == "Percentages and means are computed here from the printed scores."
+    assert not any("computed here" in sentence for sentence in paper(2).caption)
+
+
+def test_a_printed_average_is_a_column_in_the_papers_words_and_in_no_mean_of_ours(tmp_path: Path) -> None:
+    content = yaml.safe_load((FOLDER / "swiftvlm-table4.yaml").read_text())
+    content["columns"]["overall"] = {
+        "metric": "mean of four scores",
+        "split": "not stated",
+        "protocol": "not stated",
+        "comparable": False,
+        "reason": "an average in the words of the paper",
+        "title": "overall",
+    }
+    content["rows"] = [{**row, "overall": 70.0 if row["method"] == "vanilla" else 63.0} for row in content["rows"]]
+    board = changed(tmp_path, 4, **content).board
+    (column,) = [each for each in board.benchmarks if each.key == "overall"]
+    assert (column.title, column.metric, column.group) == ("overall", "mean of four scores", None)
+    assert not any("overall" in members for members in board.groups.values())
+    assert board.rows[1].cells["overall"].relative == pytest.approx(90)
+
+
 def test_flops_have_the_papers_two_decimals() -> None:
     page = board_page(paper(1), {})
     assert " 4.29 |" in page and " 1.30 |" in page and "4.290" not in page

@@ -1,0 +1,1 @@
+"""The way in and the way out: checking submitted records, listing missing ones, and publishing boards as a site."""
