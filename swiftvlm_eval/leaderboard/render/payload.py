@@ -135,10 +135,12 @@ def _axes(board: Board) -> list[dict[str, str]]:
 
 def _section(board: Board, section: Section, styles: Mapping[str, Any], links: Mapping[str, str]) -> dict[str, Any]:
     places = {row.key: place for place, row in enumerate(section.rows)}
-    pairs: dict[str, list[list[float | int | None]]] = {}
+    shown = {column["key"] for column in columns(board)}
+    pairs: dict[str, list[list[float | None]]] = {}
     for each in section.comparisons:
-        if each.first in places and each.second in places:
-            figures = [short(value) for value in (each.difference, each.low, each.high, each.p)]
+        if each.column in shown and each.first in places and each.second in places:
+            figures: list[float | None] = [round(value, 2) for value in (each.difference, each.low, each.high)]
+            figures.append(short(each.p))  # rounded, it could cross the level
             pairs.setdefault(each.column, []).append([places[each.first], places[each.second], *figures])
     return {
         "code": section_code(section),
@@ -159,7 +161,7 @@ def row_id(board: Board, row: Row) -> str:
 def _row(board: Board, row: Row, look: Any, links: Mapping[str, str]) -> dict[str, Any]:
     name = method_of(row)
     detail = row.label[len(name) + 2 : -1] if row.label.startswith(f"{name} (") and row.label.endswith(")") else ""
-    cells = {**row.cells, **row.means}
+    cells: dict[str, Cell] = {**row.cells, **row.means}
     figures = {key: short(value) for key, value in row.figures.items() if value is not None}
     ratio = cost_ratio(board, row)
     return {

@@ -33,7 +33,7 @@ def _with_statistics(section: Section) -> Section:
         return section
     missed = replace(rows[-1].cells["gqa"], mark="off_budget", executed=205.0, asked=192.0)
     rows = (*rows[:-1], replace(rows[-1], cells={**rows[-1].cells, "gqa": missed}, notes=("a note",)))
-    pair = Comparison("gqa", rows[1].key, rows[0].key, difference=-2.5, low=-6.25, high=1.25, p=0.375)
+    pair = Comparison("gqa", rows[1].key, rows[0].key, difference=-2.5, low=-6.2, high=1.2, p=0.375)
     return replace(section, rows=rows, comparisons=(pair,), detectable={"gqa": 7.7})
 
 

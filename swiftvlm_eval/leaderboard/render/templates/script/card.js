@@ -87,8 +87,8 @@ function card_scores(row) {
   return part("Scores", plain_table(h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, head)))),
     h("tbody", {}, columns.map((column) => {
       const cell = row.cells[column.key], mark = cell.m ? `${MARKS[cell.m]} ` : "";
-      const spread = cell.e === undefined ? "" : ` ± ${number(cell.e, column.digits)}`;
-      return h("tr", {}, h("th", { scope: "row" }, column.title), h("td", {}, cell.s === undefined ? "" : `${number(cell.s, column.digits)}${spread}`),
+      const spread = cell.e === undefined ? "" : h("span", { class: "spread" }, ` ± ${number(cell.e, column.digits)}`);
+      return h("tr", {}, h("th", { scope: "row" }, column.title), h("td", {}, cell.s === undefined ? "" : [number(cell.s, column.digits), spread]),
         h("td", {}, `${mark}${cell.r === undefined ? MISSING : number(cell.r, 1)}`), any("l") && h("td", {}, span(cell.l, cell.h, 1) || MISSING),
         any("n") && h("td", {}, cell.n === undefined ? MISSING : cell.n.toLocaleString("en")),
         any("k") && h("td", {}, cell.k ? (cell.k[0] === cell.k[1] ? cell.k[0] : `${cell.k[0]}–${cell.k[1]}`) : MISSING),
@@ -101,9 +101,8 @@ function card_scores(row) {
 function card_against(row, section) {
   const mine = section.rows.findIndex((each) => each.id === row.id);
   const by_other = new Map();
-  for (const [column, pairs] of Object.entries(section.pairs)) for (const [first, second, ...figures] of pairs) {
+  for (const [column, pairs] of board().columns.map((each) => [each.key, get(section.pairs, each.key) || []])) for (const [first, second, ...figures] of pairs) {
     if (first !== mine && second !== mine) continue;
-    if (!column_of(column)) continue;
     const [difference, low, high, p] = figures, other = section.rows[first === mine ? second : first].id;
     const turned = first === mine ? [difference, low, high, p] : [-difference, -high, -low, p];
     by_other.set(other, [...(by_other.get(other) || []), [column, ...turned]]);
@@ -115,7 +114,7 @@ function card_against(row, section) {
   const shown = by_other.has(state.against) ? state.against : others[0].id;
   choice.value = shown;
   const body = by_other.get(shown).map(([key, difference, low, high, p]) => h("tr", {}, h("th", { scope: "row" }, column_of(key).title),
-    h("td", {}, `${difference > 0 ? "+" : ""}${number(difference, 1)}`), h("td", {}, span(low, high, 1)), h("td", {}, p_value(p)), h("td", {}, p < 0.05 ? "different" : "not shown to differ")));
+    h("td", {}, `${difference > 0 ? "+" : ""}${number(difference, 1)}`), h("td", {}, span(low, high, 1)), h("td", {}, p_value(p)), h("td", { class: "words" }, p < 0.05 ? "different" : "not shown to differ")));
   return part("Compare with", h("p", {}, h("label", { for: "against", class: "unseen" }, "other row"), choice), plain_table(
     h("thead", {}, h("tr", {}, ["", "difference, % of vanilla", "95 % interval", "p, corrected", ""].map((text) => h("th", { scope: "col" }, text)))), h("tbody", {}, body)));
 }

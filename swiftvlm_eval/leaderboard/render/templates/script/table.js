@@ -102,7 +102,7 @@ function hairline(ends, value, scale) {
 function line(row, columns, scales, place) {
   const column = column_of(sorting().key);
   const cell = column && get(row.cells, column.key);
-  const between = cell && cell.k ? `${cell.k[0]}–${cell.k[1]}` : "";
+  const between = cell && cell.k ? (cell.k[0] === cell.k[1] ? String(cell.k[0]) : `${cell.k[0]}–${cell.k[1]}`) : "";
   const out = column ? mark_of(row, column) === "off_budget" : off_budget(row);
   const classes = [row.vanilla && "vanilla", out && "off", row.card.status.some((each) => each !== "complete") && "unsure"];
   const rank = h("td", { class: "rank", title: between && `95 % interval of its place: ${between.replace("–", " to ")}` },
