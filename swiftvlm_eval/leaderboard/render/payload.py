@@ -161,7 +161,7 @@ def row_id(board: Board, row: Row) -> str:
 def _row(board: Board, row: Row, look: Any, links: Mapping[str, str]) -> dict[str, Any]:
     name = method_of(row)
     detail = row.label[len(name) + 2 : -1] if row.label.startswith(f"{name} (") and row.label.endswith(")") else ""
-    cells: dict[str, Cell] = {**row.cells, **row.means}
+    cells: dict[str, Cell] = {**row.cells, **{str(group): cell for group, cell in row.means.items()}}
     figures = {key: short(value) for key, value in row.figures.items() if value is not None}
     ratio = cost_ratio(board, row)
     return {

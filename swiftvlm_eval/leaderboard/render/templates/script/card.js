@@ -93,8 +93,8 @@ function card_scores(row) {
         any("n") && h("td", {}, cell.n === undefined ? MISSING : cell.n.toLocaleString("en")),
         any("k") && h("td", {}, cell.k ? (cell.k[0] === cell.k[1] ? cell.k[0] : `${cell.k[0]}–${cell.k[1]}`) : MISSING),
         any("p") && h("td", {}, cell.p === undefined ? MISSING : p_value(cell.p)));
-    }))), any("e") || any("n") || any("k") || any("p") ? h("p", { class: "muted" }, [any("e") && "± is one standard error.", any("n") && "n: questions.", any("k") && "Place: 95 % interval of its place in the budget.",
-    any("p") && "p, best: of the hypothesis that no row of the budget is better, corrected for all rows."].filter(Boolean).join(" ")) : null);
+    }))), any("e") || any("n") || any("k") || any("p") ? h("p", { class: "muted" }, [any("e") && h("span", { class: "spread" }, "± is one standard error. "), any("n") && "n: questions.", any("k") && "Place: 95 % interval of its place in the budget.",
+    any("p") && "p, best: of the hypothesis that no row of the budget is better, corrected for all rows."].filter(Boolean).map((text) => [text, " "])) : null);
 }
 
 // The row against another one of its budget.
