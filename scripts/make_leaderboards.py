@@ -1,11 +1,13 @@
 """Regenerates the committed leaderboards (papers, demo model), the demo model's card and the README's tables."""
 
+import shutil
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+import yaml
 from demo_analysis import analysis_page
 from demo_model.card import read_facts, render_card
 from latency_page import latency_page
@@ -26,6 +28,8 @@ GROUNDING = "demo_refcoco"
 BEGIN, END = "<!-- made by make leaderboard -->", "<!-- end -->"
 METHODS_PAGE = ROOT.parent / "docs" / "methods.md"
 METHODS = "<!-- methods: made by make leaderboard -->"
+FRONT = ROOT / "README.md"
+FACTS = ROOT.parent / "swiftvlm_eval" / "leaderboard" / "methods.yaml"
 SHOWN = 10
 """Rows of the README's table."""
 
@@ -33,7 +37,10 @@ SHOWN = 10
 def regenerate(out: Path) -> tuple[list[Path], Board]:
     """Writes both leaderboards below `out`; returns the files, and the board of the demo model."""
     papers = build([], out / "papers", published=sorted((ROOT / "published").glob("*.yaml")))
-    demo = build([RECORDS], out / "demo", include_limited=True)
+    records = out / "demo" / "records"
+    if records != RECORDS:  # the page links to them only where they stand beside it
+        shutil.copytree(RECORDS, records, dirs_exist_ok=True)
+    demo = build([records], out / "demo", include_limited=True)
     return [*papers.files, *demo.files], demo.boards[0]
 
 
@@ -126,6 +133,34 @@ def methods_page() -> str:
     return "\n".join(lines)
 
 
+def front_page(board: Board) -> str:
+    """leaderboards/README.md: what stands in which folder."""
+    counts = f"{len({row.method for row in board.rows if not row.is_vanilla})} methods"
+    timed = sorted(path.parent.name for path in ROOT.glob("latency-*/latency.md"))
+    lines = [
+        "# Leaderboards",
+        "",
+        f"- [Demo model](demo/demo.md), {counts}: [table](demo/demo.md), [page](demo/index.html), "
+        "[CSV](demo/demo.csv), [JSON](demo/demo.json), [records](demo/records)",
+        "- [Demo model, methods taken apart](demo/analysis.md): parts left out, layers, overlap, drift",
+        *(f"- [{folder}]({folder}/latency.md): times" for folder in timed),
+        "- [Numbers as printed in papers](papers/index.md): [page](papers/index.html)",
+        "",
+        "![Demo model: percent of vanilla against cost](demo/demo-flops.svg)",
+        "",
+        "Made by `make leaderboard`. The pages work from disk: clone the repository and open one in a browser.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def method_facts() -> str:
+    """methods.yaml: what the pages say of each registered method."""
+    fields = ("name", "title", "source", "summary", "code")
+    facts = [{field: getattr(make_method(name), field) for field in fields} for name in sorted(method_names())]
+    head = "# Made by `make leaderboard` from the methods' classes; the fields are explained in methods.py.\n"
+    return head + yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=1000)
+
+
 def _published(method: PruningMethod) -> bool:
     """Whether a paper proposes it; the others are baselines."""
     return method.source not in ("baseline", "no reduction")
@@ -158,15 +193,17 @@ def texts(board: Board) -> dict[Path, str]:
         CARD: demo_card(board),
         README: readme(board),
         METHODS_PAGE: methods_page(),
+        FRONT: front_page(board),
         ROOT / "demo" / "analysis.md": analysis_page(ROOT / "demo", ROOT / "published" / "swiftvlm-table3.yaml"),
         **{folder / "latency.md": latency_page(folder) for folder in latency},
     }
 
 
 if __name__ == "__main__":
+    FACTS.write_text(method_facts(), encoding="utf-8")
     written, board = regenerate(ROOT)
     pages = texts(board)
     for path, content in pages.items():
-        path.write_text(content)
-    for path in [*written, *pages]:
+        path.write_text(content, encoding="utf-8")
+    for path in [*written, *pages, FACTS]:
         print(f"wrote {path.relative_to(ROOT.parent)}")

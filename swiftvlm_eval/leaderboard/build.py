@@ -1,8 +1,10 @@
 """From run records to a folder of leaderboard pages."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
@@ -14,13 +16,15 @@ from swiftvlm_eval.leaderboard.compute.published import Paper, published_boards
 from swiftvlm_eval.leaderboard.compute.versus import PAGE, TITLE, compare, versus_csv, versus_page
 from swiftvlm_eval.leaderboard.folder import replace_pages
 from swiftvlm_eval.leaderboard.render.export import board_csv, board_json, problem_lines, problem_lists
-from swiftvlm_eval.leaderboard.render.html import Picture, html_page
+from swiftvlm_eval.leaderboard.render.html import Neighbours, html_page
 from swiftvlm_eval.leaderboard.render.markdown import board_page, index_page
 from swiftvlm_eval.leaderboard.render.names import tidy_problems
 from swiftvlm_eval.leaderboard.render.pairs import ENDING, has_pairs, pairs_csv
 from swiftvlm_eval.leaderboard.render.plots import board_pictures, render
 from swiftvlm_eval.results.benchmarks import BenchmarkTable, shipped_benchmarks
 from swiftvlm_eval.results.store import Problem, load_records
+
+_KINDS = {"Markdown": "md", "CSV": "csv", "JSON": "json"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def build(
     if not boards and (given or not papers):
         reasons = "; ".join(problem_lines(problems)) or "no run records or lmms-eval results files found"
         raise ValueError(f"nothing to show: {reasons}")
-    files = pages(boards, papers, problems)
+    files = pages(boards, papers, problems, files_beside(given, out))
     return BuildReport(tuple(boards), replace_pages(out, files), tuple(problems))
 
 
@@ -89,28 +93,49 @@ def collect(
     return boards, tidy_problems([*unreadable, *refused, *repeated, *found])
 
 
-def pages(boards: Sequence[Board], papers: Sequence[Paper], problems: Sequence[Problem]) -> dict[str, bytes]:
+def files_beside(inputs: Iterable[Path], out: Path) -> dict[str, str]:
+    """Returns the addresses of input files that lie in the folder of the pages, by name; names found twice have none.
+
+    Args:
+        inputs: Folders and files with runs.
+        out: Folder of the pages.
+    """
+    inside = [path.resolve() for path in inputs if path.resolve().is_relative_to(out.resolve())]
+    files = {each for path in inside for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file()}
+    names = Counter(path.name for path in files)
+    return {path.name: quote(path.relative_to(out.resolve()).as_posix()) for path in files if names[path.name] == 1}
+
+
+def pages(
+    boards: Sequence[Board],
+    papers: Sequence[Paper],
+    problems: Sequence[Problem],
+    records: Mapping[str, str] | None = None,
+) -> dict[str, bytes]:
     """Returns every file of a leaderboard folder by name.
 
     Args:
         boards: Measured boards.
         papers: Published tables with their boards.
         problems: What was refused or left out.
+        records: Address, relative to the folder, of each record and per-sample file in it, by file name.
     """
     files: dict[str, bytes] = {}
-    inside: dict[str, list[Picture]] = {}
     printed = [paper.board for paper in papers]
+    own: dict[str, dict[str, str]] = {}
     for board in [*boards, *printed]:
-        drawn = board_pictures(board)
-        own = board_files(board, drawn)
-        inside[board.slug] = [Picture.of(text, own[f"{stem}.svg"]) for stem, (text, _) in drawn.items()]
-        files |= own
+        files |= board_files(board, board_pictures(board))
+        own[board.slug] = {title: f"{board.slug}.{kind}" for title, kind in _KINDS.items()}
+        if has_pairs(board):
+            own[board.slug]["pairs as CSV"] = f"{board.slug}{ENDING}.csv"
     others = {}
     if papers:
-        files |= versus_files(papers, [board for board in boards if not board.limited])
-        others = {PAGE: TITLE}
+        versus = versus_files(papers, [board for board in boards if not board.limited])
+        files |= versus
+        others = {PAGE: TITLE} if versus else {}
+    near = Neighbours(own, records or {}, {title: name for name, title in others.items()})
     files["index.md"] = index_page(boards, printed, others, problem_lists(problems)).encode()
-    files["index.html"] = html_page([*boards, *printed], inside, problem_lists(problems)).encode()
+    files["index.html"] = html_page([*boards, *printed], problem_lists(problems), near).encode()
     return files
 
 
@@ -132,8 +157,10 @@ def board_files(board: Board, drawn: Mapping[str, tuple[str, Figure]]) -> dict[s
 
 
 def versus_files(papers: Sequence[Paper], boards: Sequence[Board]) -> dict[str, bytes]:
-    """Returns the page and the CSV that set published numbers beside ours."""
+    """Returns the page and the CSV that set published numbers beside ours; nothing where no row of ours has a like."""
     comparisons = [each for paper in papers for each in compare(paper, boards)]
+    if all(each.our_row is None for each in comparisons):
+        return {}
     return {
         PAGE: versus_page(papers, comparisons).encode(),
         PAGE.replace(".md", ".csv"): versus_csv(comparisons).encode(),

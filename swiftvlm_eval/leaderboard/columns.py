@@ -25,6 +25,7 @@ class Column(BaseModel):
     table: TableName
     between: tuple[str, str] | None = None
     summary: str | None = None
+    help: str = ""
 
     @property
     def heading(self) -> str:

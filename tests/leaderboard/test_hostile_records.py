@@ -245,7 +245,7 @@ def test_no_change_of_any_field_stops_a_leaderboard(
     for name, made in files.items():
         if name.endswith(".json"):
             json.loads(made, parse_constant=refuse)
-    script = files["index.html"].decode().partition('id="records">')[2].partition("</script>")[0]
+    script = files["index.html"].decode().partition('id="data">')[2].partition("</script>")[0]
     json.loads(script, parse_constant=refuse)
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from swiftvlm_eval.leaderboard.board import Board, Cell, Mark, Row
 from swiftvlm_eval.leaderboard.columns import Column, TableName, column_table
+from swiftvlm_eval.leaderboard.render.cost import FLOPS, flops_unit
 from swiftvlm_eval.leaderboard.render.text import MISSING, interval, number
 
 Better = Literal["higher", "lower", "none"]
@@ -38,7 +39,7 @@ class Figure:
 
 def headings(board: Board, *tables: TableName) -> list[Heading]:
     """Returns the headings of the figures of a row: benchmarks and group means with `cost`, then the columns."""
-    columns = [Heading(column.heading, column.better) for column in _columns(board, *tables)]
+    columns = [Heading(_heading(board, column), column.better) for column in _columns(board, *tables)]
     if "cost" not in tables:
         return columns
     names = column_table().groups
@@ -48,11 +49,21 @@ def headings(board: Board, *tables: TableName) -> list[Heading]:
 
 def figures(board: Board, row: Row, *tables: TableName) -> list[Figure]:
     """Returns the figures of a row, in the order of `headings`."""
-    columns = [_column_figure(row, column, _places(board, column)) for column in _columns(board, *tables)]
+    columns = [
+        _flops_figure(board, row, column)
+        if column.attribute in FLOPS
+        else _column_figure(row, column, _places(board, column))
+        for column in _columns(board, *tables)
+    ]
     if "cost" not in tables:
         return columns
     scores = [_score(row.cells.get(benchmark.key), benchmark.digits) for benchmark in board.benchmarks]
     return [*scores, *(_score(row.means.get(group), 0) for group in board.groups), *columns]
+
+
+def _heading(board: Board, column: Column) -> str:
+    """Title with its unit; operations are in the unit that fits the board."""
+    return f"{column.title} ({flops_unit(board)[1]})" if column.attribute in FLOPS else column.heading
 
 
 def _columns(board: Board, *tables: TableName) -> list[Column]:
@@ -79,6 +90,12 @@ def _column_figure(row: Row, column: Column, places: int) -> Figure:
     return Figure((f"{number(value, places)} {interval(low, high, places)}".strip(),), value)
 
 
+def _flops_figure(board: Board, row: Row, column: Column) -> Figure:
+    factor, value = flops_unit(board)[0], row.figures.get(column.attribute)
+    shown = None if value is None else factor * value
+    return Figure((number(shown, 1 if shown is not None and shown >= 100 else 2),), shown)
+
+
 def _score(cell: Cell | None, digits: int) -> Figure:
     if cell is None or (cell.score is None and cell.relative is None):
         return Figure((MISSING,))
@@ -87,10 +104,10 @@ def _score(cell: Cell | None, digits: int) -> Figure:
     if cell.relative is not None:
         lines.append(f"{number(cell.relative, places)} % {interval(cell.low, cell.high, places)}".strip())
     value = cell.relative if cell.score is None else cell.score
-    return Figure(tuple(lines), value, cell.mark, _flag(cell))
+    return Figure(tuple(lines), value, cell.mark, budget_flag(cell))
 
 
-def _flag(cell: Cell) -> str:
+def budget_flag(cell: Cell) -> str:
     """Says by how much a row is off its budget, in visual tokens per layer."""
     if cell.mark != "off_budget":
         return ""

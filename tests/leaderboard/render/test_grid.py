@@ -53,10 +53,12 @@ def test_tiny_figures_keep_three_digits_that_mean_something(board: Board) -> Non
 
     def shown(*values: float) -> list[str]:
         changed = with_flops(board, *values)
-        return [figures(changed, row, "cost")[place].lines[0] for row in changed.rows]
+        own = [figures(changed, row, "cost")[place].lines[0] for row in changed.rows]
+        return [headings(changed, "cost")[place].text, *own]
 
-    assert shown(4.2, 1.4) == ["4.20", "1.40"]
-    assert shown(0.00123456, 0.000456789) == ["0.001235", "0.000457"]
+    assert shown(4.2, 1.4) == ["FLOPs (T)", "4.20", "1.40"]
+    assert shown(0.00123456, 0.000456789) == ["FLOPs (G)", "1.23", "0.46"]
+    assert shown(0.00045, 0.000075) == ["FLOPs (M)", "450.0", "75.00"]
 
 
 def test_the_short_table_marks_the_best_and_has_no_intervals(board: Board) -> None:
