@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from swiftvlm_eval.leaderboard.board import Board, Comparison, Row, Section
+from swiftvlm_eval.leaderboard.board import Board, Cell, Comparison, Row, Section
 from swiftvlm_eval.leaderboard.render.text import spreadsheet
 
 ENDING = "-pairs"
@@ -47,7 +47,8 @@ def _lines(board: Board, section: Section) -> Iterator[dict[str, Any]]:
 
 
 def _reason(row: Row, column: str, others: bool) -> str:
-    cell = {**row.cells, **row.means}.get(column)
+    found: dict[str, Cell] = {**row.cells, **row.means}
+    cell = found.get(column)
     if cell is None:
         return "no score"
     if cell.mark == "off_budget":
