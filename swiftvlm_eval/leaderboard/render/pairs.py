@@ -47,7 +47,7 @@ def _lines(board: Board, section: Section) -> Iterator[dict[str, Any]]:
 
 
 def _reason(row: Row, column: str, others: bool) -> str:
-    found: dict[str, Cell] = {**row.cells, **row.means}
+    found = dict[str, Cell](row.cells) | {str(group): cell for group, cell in row.means.items()}
     cell = found.get(column)
     if cell is None:
         return "no score"
