@@ -5,10 +5,11 @@ import typer
 from swiftvlm_eval.cli.analyses import drift_command, overlap_command
 from swiftvlm_eval.cli.boards import import_command, leaderboard_command, records_command
 from swiftvlm_eval.cli.costs import flops_command, latency_command
+from swiftvlm_eval.cli.demo import demo_command
 from swiftvlm_eval.cli.layers import select_layers_command
 from swiftvlm_eval.cli.methods import methods_command
 from swiftvlm_eval.cli.pictures import show_command
-from swiftvlm_eval.cli.runs import check_command, demo_command, demo_data_command, sweep_command
+from swiftvlm_eval.cli.runs import check_command, demo_data_command, sweep_command
 
 app = typer.Typer(
     name="swiftvlm-eval",

@@ -1,17 +1,15 @@
 """Commands on results: `leaderboard`, `records`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
+from swiftvlm_eval.cli.board_table import print_board
 from swiftvlm_eval.cli.terminal import console, errors, fail, print_whole
-
-if TYPE_CHECKING:
-    from swiftvlm_eval.leaderboard.board import Board
 
 
 def leaderboard_command(
@@ -64,28 +62,10 @@ def leaderboard_command(
         kind = "[red]refused[/]" if problem.refused else "[yellow]left out or noted[/]"
         errors.print(f"{kind} {escape(problem.file)}: {escape(problem.reason)}", soft_wrap=True)
     for board in report.boards:
-        print_whole(board_table(board))
+        print_board(board)
     for path in report.files:
         console.print(f"wrote {escape(str(path))}", soft_wrap=True)
     raise typer.Exit(1 if strict and report.problems else 0)
-
-
-def board_table(board: "Board") -> Table:
-    """A leaderboard for the terminal."""
-    from swiftvlm_eval.leaderboard.render.grid import summary
-
-    table = Table(
-        title=escape(board.title),
-        caption="* best of its budget, ~ may still be the best, ? not tested, ! off its budget",
-        box=SIMPLE,
-    )
-    header, body = summary(board)
-    for number, heading in enumerate(header):
-        table.add_column(escape(heading), justify="right" if number > 1 else "left")
-    for number, texts in enumerate(body):
-        new_budget = number + 1 < len(body) and body[number + 1][0] != texts[0]
-        table.add_row(*(escape(text) for text in texts), end_section=new_budget)
-    return table
 
 
 def records_command(

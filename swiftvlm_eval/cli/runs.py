@@ -1,23 +1,18 @@
-"""Commands that run a model: `sweep`, `demo`, `check`, `demo-data`."""
+"""Commands that run a model: `sweep`, `check`, `demo-data`."""
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from swiftvlm_eval.cli.boards import board_table
 from swiftvlm_eval.cli.options import BudgetsOption, MethodsOption, names, whole_numbers
-from swiftvlm_eval.cli.terminal import console, fail, folding_table, print_whole, quieten
+from swiftvlm_eval.cli.sweeping import exit_status, run_sweep
+from swiftvlm_eval.cli.terminal import console, fail, folding_table
 
 if TYPE_CHECKING:
-    from swiftvlm_eval.sweep import Configuration, Outcome
-
-DEMO_METHODS = "vanilla,random,fastv,swiftvlm"
-DEMO_BUDGETS = "1/3,2/9"
-DEMO_QUESTIONS = 100
+    from swiftvlm_eval.sweep import Configuration
 
 
 def sweep_command(
@@ -123,137 +118,6 @@ def asked_grid(
         return list(found.grid), list(found.budgets)
     typed = budgets.split(",")
     return make_grid(parse_methods(methods), typed, whole_numbers("seeds", seeds)), typed
-
-
-def exit_status(outcomes: Sequence["Outcome"]) -> int:
-    """0 if every configuration has its record, else 1."""
-    return 1 if any(outcome.record is None for outcome in outcomes) else 0
-
-
-def run_sweep(
-    model: str,
-    out: Path,
-    grid: Sequence["Configuration"],
-    tasks: list[str],
-    *,
-    budgets: Sequence[str] = (),
-    device: str = "auto",
-    limit: int | None = None,
-    batch_size: int = 1,
-    **loading: Any,
-) -> list["Outcome"]:
-    """Loads documents, then the model, and runs the grid, saying what becomes of each configuration.
-
-    `budgets` are those of the grid as typed: a count among them is refused, before weights are read, where the
-    model's images have other numbers of visual tokens.
-
-    Of several processes only the first one speaks, errors aside.
-
-    Raises:
-        ValueError, RuntimeError, TypeError, OSError: as raised by what is wrong; the message names it.
-    """
-    from swiftvlm_eval.results.store import make_folder
-    from swiftvlm_eval.sweep import Sweep
-    from swiftvlm_eval.sweep.documents import Documents
-    from swiftvlm_eval.sweep.processes import Processes
-
-    make_folder(out)
-    quieten()
-    processes = Processes(device)
-    console.quiet = not processes.first
-    with console.status(f"loading {escape(', '.join(tasks))}"):
-        documents = processes.one_after_the_other(lambda: Documents(tasks))
-    from swiftvlm_eval.models.checkpoint import load_checkpoint
-    from swiftvlm_eval.models.families import visual_tokens_per_image
-
-    with console.status(f"loading {escape(model)}"):
-        checkpoint = load_checkpoint(
-            model,
-            device=processes.device_for(device),
-            before_weights=lambda config: say_budgets(budgets, visual_tokens_per_image(config)),
-            **loading,
-        )
-    sweep = Sweep(checkpoint, documents, out, batch_size=batch_size, limit=limit, processes=processes)
-    outcomes = []
-    for number, outcome in enumerate(sweep.run(grid), start=1):
-        outcomes.append(outcome)
-        colour = {"done": "green", "kept": "cyan", "claimed": "yellow", "refused": "red"}[outcome.status]
-        note = f": {outcome.reason}" if outcome.reason else ""
-        label = escape(outcome.configuration.label)
-        console.print(f"{number}/{len(grid)} {label} [{colour}]{outcome.status}[/]{escape(note)}", soft_wrap=True)
-    return outcomes
-
-
-def say_budgets(typed: Sequence[str], visual_tokens: int | None) -> None:
-    """Prints once what each budget stands for on this model; the whole needs no words.
-
-    Raises:
-        BudgetError: a count, where the images of the model have other numbers of visual tokens.
-    """
-    from swiftvlm_eval.pruning.budget import budget_in_words, parse_budget
-
-    for text in typed:
-        share = parse_budget(text, visual_tokens)
-        if share < 1:
-            console.print(f"budget {escape(text.strip())}: {budget_in_words(share, visual_tokens)}", soft_wrap=True)
-
-
-def demo_command(
-    out: Annotated[Path, typer.Option(help="Folder for records and leaderboard.")] = Path("demo_run"),
-    methods: MethodsOption = DEMO_METHODS,
-    budgets: BudgetsOption = DEMO_BUDGETS,
-    questions: Annotated[
-        int, typer.Option(min=2, help="Questions per task; the embedded benchmark has 500 or more of each.")
-    ] = DEMO_QUESTIONS,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget earlier results in the folder.")] = False,
-) -> None:
-    """Compare methods on the embedded demo model and print the leaderboard; a few minutes on a laptop, no download.
-
-    The model is tiny and its scenes are drawn by a program: the numbers are the demo model's, never LLaVA's.
-    """
-    from swiftvlm_eval.efficiency.table import decoder_of
-    from swiftvlm_eval.leaderboard import build
-    from swiftvlm_eval.sweep import make_grid, parse_methods
-
-    try:
-        typed = budgets.split(",")
-        tokens = decoder_of("demo", "").visual_tokens
-        grid = make_grid(parse_methods(methods), typed, visual_tokens=tokens)
-        if fresh:  # not before: nothing is deleted for a mistyped request
-            forget(out)
-        outcomes = run_sweep("demo", out, grid, ["demo"], budgets=typed, limit=questions, device="cpu")
-        # of several processes one builds
-        boards = [] if console.quiet else build([out / "records"], out / "leaderboard", include_limited=True).boards
-    except (ValueError, RuntimeError, TypeError, OSError) as error:
-        fail(error)
-    for board in boards:
-        print_whole(board_table(board))
-    console.print(
-        f"The first {questions} questions of each task; the demo model's numbers, not LLaVA's. "
-        f"Pages: {escape(str(out / 'leaderboard'))}",
-        soft_wrap=True,
-    )
-    raise typer.Exit(exit_status(outcomes))
-
-
-def forget(out: Path) -> None:
-    """Deletes earlier results of the demo model.
-
-    Raises:
-        ValueError: the folder holds records of another model, or of none that can be read.
-    """
-    from swiftvlm_eval.results import load_records
-
-    if (out / "records").is_dir():
-        runs, problems = load_records([out / "records"])
-        others = [run.path.name for run in runs if run.record.model.pretrained != "demo"]
-        others += [problem.file for problem in problems]
-        if others:
-            raise ValueError(
-                f"fresh, out={out}: holds what is not a record of the demo model ({others[0]}); delete it"
-            )
-    for part in ("records", "lmms_eval", "partial", "claims", "leaderboard"):
-        shutil.rmtree(out / part, ignore_errors=True)
 
 
 def check_command(

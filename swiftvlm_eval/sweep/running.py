@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,7 @@ class Sweep:
         batch_size: prompts per batch.
         limit: documents per task, for trying things out; such records are marked.
         processes: those that share the documents; found out if not given.
+        on_answers: called with the number of answers that this process just gave or found, in place of a bar.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Sweep:
         batch_size: int = 1,
         limit: int | None = None,
         processes: Processes | None = None,
+        on_answers: Callable[[int], object] | None = None,
     ) -> None:
         from swiftvlm_eval.lmms.model import model_class
 
@@ -73,6 +75,7 @@ class Sweep:
         self.batch_size = batch_size
         self.limit = limit
         self.processes = processes or Processes(checkpoint.model.device.type)
+        self.on_answers = on_answers
         self.family = family_of(checkpoint.family)
         self.model_class = model_class(self.family.name)
 
@@ -195,6 +198,7 @@ class Sweep:
             batch_size=self.batch_size,
             device=self.checkpoint.model.device.type,
             journal=Journal(stored, processes.number, processes.count),
+            on_answers=self.on_answers,
             **configuration.options,
         )
         results_file = self._evaluate(model, configuration)
