@@ -6,6 +6,7 @@ from swiftvlm_eval.cli.analyses import drift_command, overlap_command
 from swiftvlm_eval.cli.boards import import_command, leaderboard_command, records_command
 from swiftvlm_eval.cli.costs import flops_command, latency_command
 from swiftvlm_eval.cli.demo import demo_command
+from swiftvlm_eval.cli.examples import add_examples
 from swiftvlm_eval.cli.layers import select_layers_command
 from swiftvlm_eval.cli.methods import methods_command
 from swiftvlm_eval.cli.pictures import show_command
@@ -16,6 +17,9 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Compare visual-token pruning methods for LLaVA-1.5 and LLaVA-NeXT.",
     pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,  # brackets are brackets, and no option's name is cut
+    context_settings={"max_content_width": 100},
 )
 app.command("sweep")(sweep_command)
 app.command("leaderboard")(leaderboard_command)
@@ -31,6 +35,7 @@ app.command("overlap")(overlap_command)
 app.command("drift")(drift_command)
 app.command("demo")(demo_command)
 app.command("demo-data")(demo_data_command)
+add_examples(app)
 
 
 def main() -> None:

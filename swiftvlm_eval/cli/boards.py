@@ -13,7 +13,7 @@ from swiftvlm_eval.cli.terminal import console, errors, fail, print_whole
 
 
 def leaderboard_command(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the pages; created if needed.")],
+    out: Annotated[Path, typer.Option("--out", "--output_path", help="Folder for the pages; created if needed.")],
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -42,13 +42,6 @@ def leaderboard_command(
     One page a model and setting: scores and percent of the vanilla run with 95 % intervals, FLOPs, tokens, times; as
     Markdown, CSV, JSON, pictures and one HTML page that works from disk. Run lmms_eval with --log_samples: without
     per-sample files there are no intervals. A vanilla run of the same model, dtype and image mode is the denominator.
-
-    Example:
-    lmms_eval --model vanilla_llava --tasks refcoco --output_path runs --log_samples
-
-    lmms_eval --model swiftvlm_llava --tasks refcoco --output_path runs --log_samples
-
-    swiftvlm-eval leaderboard runs --out leaderboards
     """
     from swiftvlm_eval.leaderboard import build
     from swiftvlm_eval.results import load_benchmarks
@@ -119,7 +112,7 @@ def import_command(
         list[Path],
         typer.Argument(metavar="RESULTS...", help="<stamp>_results.json of lmms-eval.", exists=True, dir_okay=False),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the records; created if needed.")],
+    out: Annotated[Path, typer.Option("--out", "--output_path", help="Folder for the records; created if needed.")],
 ) -> None:
     """Turn lmms-eval output into run records with their per-sample files; an existing record is never changed."""
     from swiftvlm_eval.results import import_run, write_record

@@ -2,12 +2,27 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
 
-from swiftvlm_eval.cli.options import BudgetsOption, MethodsOption, names, whole_numbers
+from swiftvlm_eval.cli.dry_run import dry_run as preview_sweep
+from swiftvlm_eval.cli.options import (
+    AttnOption,
+    BatchSizeOption,
+    BudgetsOption,
+    DeviceOption,
+    DtypeOption,
+    ImageModeOption,
+    LimitOption,
+    MethodsOption,
+    ModelOption,
+    RevisionOption,
+    TasksOption,
+    names,
+    whole_numbers,
+)
 from swiftvlm_eval.cli.sweeping import exit_status, run_sweep
 from swiftvlm_eval.cli.terminal import console, fail, folding_table
 
@@ -17,54 +32,55 @@ if TYPE_CHECKING:
 
 def sweep_command(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help="Hub id or folder of a LLaVA checkpoint, or `demo` (embedded).")],
-    out: Annotated[Path, typer.Option(help="Folder for records; a second call goes on where the first one stopped.")],
+    model: ModelOption,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "--output_path", help="Folder for records; a second call goes on where the first one stopped."
+        ),
+    ],
     methods: MethodsOption = "all",
     budgets: BudgetsOption = "192,128",
-    tasks: Annotated[str, typer.Option(help="Comma-separated lmms-eval tasks or groups.")] = "paper",
+    tasks: TasksOption = "paper",
     seeds: Annotated[str, typer.Option(help="Comma-separated; methods that draw at random run once for each.")] = "0",
     grid_file: Annotated[
         Path | None,
         typer.Option(
             "--grid",
             metavar="FILE",
-            help=escape(
-                "The grid as a YAML list instead of methods, budgets and seeds, for options that go with budgets of "
-                "their own. An entry has `method` (one, with options as above), `budgets` (a list; none for vanilla) "
-                "and, for a method that draws, `seeds` (a list, by default [0]). See examples/ablation.yaml."
-            ),
+            help="The grid as a YAML list instead of methods, budgets and seeds, for options that go with budgets of "
+            "their own. An entry has `method` (one, with options as above), `budgets` (a list; none for vanilla) "
+            "and, for a method that draws, `seeds` (a list, by default [0]). See examples/ablation.yaml.",
         ),
     ] = None,
     shard: Annotated[
         str, typer.Option(help="K/N runs the K-th of N equal parts of the grid, for jobs that share the folder.")
     ] = "1/1",
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Documents per task, to try things out; such records are marked.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="1 is the protocol of the published numbers.")] = 1,
-    revision: Annotated[str | None, typer.Option(help="Hub revision of the checkpoint.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float16, bfloat16 or float32.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
-    attn: Annotated[str, typer.Option(help="sdpa, eager, flash_attention_2 or flash_attention_3.")] = "sdpa",
-    image_mode: Annotated[str, typer.Option(help="pad (the protocol) or hf_default.")] = "pad",
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be run and for how long, from a few documents; run nothing."),
+    ] = False,
+    limit: LimitOption = None,
+    batch_size: BatchSizeOption = 1,
+    revision: RevisionOption = None,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    attn: AttnOption = "sdpa",
+    image_mode: ImageModeOption = "pad",
 ) -> None:
-    r"""Run methods x budgets on one loaded model through lmms-eval, one record per configuration.
+    """Run methods x budgets on one loaded model through lmms-eval, one record per configuration.
 
     A configuration whose record is there is not run again, and an interrupted one goes on from its stored answers. A
     budget that a method cannot meet is refused with the feasible range; the others run. Any number of sweeps may share
     one folder, also under `accelerate launch` or `torchrun`: what another one is running is left to it. The exit
     status is 1 unless every configuration has its record in the end.
 
-    Example: swiftvlm-eval sweep --model llava-hf/llava-1.5-7b-hf --budgets 192,128 --tasks paper --out results
-
-    Example of a grid file:
-
-        - {method: vanilla}
-
-        - {method: 'fastv\[layers=3]', budgets: \[1/3, 2/9]}
-
-        - {method: random, budgets: \[1/3], seeds: \[0, 1, 2]}
-    """
+    \b
+    A grid file is a YAML list such as
+      - {method: vanilla}
+      - {method: 'fastv[layers=3]', budgets: [1/3, 2/9]}
+      - {method: random, budgets: [1/3], seeds: [0, 1, 2]}
+    """  # noqa: D301 (click's sign that lines stay)
     from swiftvlm_eval.sweep import parse_shard
 
     loading: dict[str, Any] = {
@@ -79,9 +95,12 @@ def sweep_command(
         if grid_file is not None:
             refuse_beside_grid(context, grid_file, {"methods": methods, "budgets": budgets, "seeds": seeds})
         grid, typed = asked_grid(grid_file, methods, budgets, seeds)
-        outcomes = run_sweep(
-            model, out, grid[part], names("tasks", tasks), budgets=typed, limit=limit, batch_size=batch_size, **loading
-        )
+        asked: dict[str, Any] = {"budgets": typed, "limit": limit, "batch_size": batch_size, **loading}
+        if dry_run:
+            raise typer.Exit(0 if preview_sweep(model, out, grid[part], names("tasks", tasks), **asked) else 1)
+        outcomes = run_sweep(model, out, grid[part], names("tasks", tasks), **asked)
+    except typer.Exit:
+        raise
     except (ValueError, RuntimeError, TypeError, OSError) as error:
         fail(error)
     console.print(
@@ -121,20 +140,22 @@ def asked_grid(
 
 
 def check_command(
-    model: Annotated[str, typer.Option(help="Hub id or folder of a LLaVA checkpoint, or `demo`.")],
-    tasks: Annotated[str, typer.Option(help="Comma-separated lmms-eval tasks or groups.")] = "refcoco,textvqa",
-    samples: Annotated[int, typer.Option(min=2, help="Documents per task; 200 settle the box frame.")] = 200,
-    out: Annotated[Path, typer.Option(help="Folder for the check's output.")] = Path("check"),
-    revision: Annotated[str | None, typer.Option(help="Hub revision of the checkpoint.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float16, bfloat16 or float32.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    model: ModelOption,
+    tasks: TasksOption = "refcoco,textvqa",
+    samples: Annotated[
+        int, typer.Option("--samples", "--limit", min=2, help="Documents per task; 200 settle the box frame.")
+    ] = 200,
+    out: Annotated[Path, typer.Option("--out", "--output_path", help="Folder for the check's output.")] = Path(
+        "check"
+    ),
+    revision: RevisionOption = None,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Run a small unpruned check and tell whether the protocol is intact before the long runs begin.
 
     Gates: empty and unparsable answers, boxes as fractions, the right box frame ahead of the other, scores in the
     range of published runs. Exit status 1 if one fails.
-
-    Example: swiftvlm-eval check --model llava-hf/llava-1.5-7b-hf --samples 200
     """
     from swiftvlm_eval.check.gates import check_samples, expectations, read_samples
     from swiftvlm_eval.results import read_record
@@ -162,8 +183,10 @@ def check_command(
 
 
 def demo_data_command(
-    out: Annotated[Path, typer.Option(help="Folder for the parquet files.")],
-    split: Annotated[str, typer.Option(help="train, val or test; their seeds never meet.")] = "val",
+    out: Annotated[Path, typer.Option("--out", "--output_path", help="Folder for the parquet files.")],
+    split: Annotated[
+        Literal["train", "val", "test"], typer.Option(help="Of the benchmark; their seeds never meet.")
+    ] = "val",
     count: Annotated[int, typer.Option(min=1, help="Images per task; each has several questions.")] = 170,
     seed: Annotated[int, typer.Option(min=0, help="Another seed gives other scenes.")] = 0,
 ) -> None:
@@ -173,7 +196,7 @@ def demo_data_command(
 
     try:
         make_folder(out)
-        for name, rows in generate_split(split, count, seed, out).items():  # type: ignore[arg-type]
+        for name, rows in generate_split(split, count, seed, out).items():
             console.print(f"wrote {rows} rows of {name} to {escape(str(out))}", soft_wrap=True)
     except ValueError as error:
         fail(error)

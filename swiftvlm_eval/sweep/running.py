@@ -39,6 +39,23 @@ class Outcome:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Preview:
+    """What would become of a configuration.
+
+    Attributes:
+        configuration: the cell of the grid.
+        status: `run`, `stored` (its record is there) or `refused`, with the reason.
+        answers: stored ones of an unfinished run, which are not made again.
+        reason: one sentence for what is refused.
+    """
+
+    configuration: Configuration
+    status: str
+    answers: int = 0
+    reason: str = ""
+
+
 class Sweep:
     """Runs configurations on one checkpoint.
 
@@ -95,6 +112,20 @@ class Sweep:
         # by now their records may be there, or their processes gone
         for configuration in elsewhere:
             yield self._attempt(configuration)
+
+    def preview(self, grid: Sequence[Configuration]) -> list[Preview]:
+        """What `run` would do, without doing it: nothing is claimed, written or deleted."""
+        return [self._previewed(configuration) for configuration in grid]
+
+    def _previewed(self, configuration: Configuration) -> Preview:
+        try:
+            configuration = settled(configuration, self.checkpoint.adapter)
+            self._check(configuration)
+        except ValueError as error:
+            return Preview(configuration, "refused", reason=str(error))
+        if self._record(configuration):
+            return Preview(configuration, "stored")
+        return Preview(configuration, "run", answers=len(Journal(self._answers_file(configuration))))
 
     def _attempt(self, configuration: Configuration) -> Outcome:
         try:
@@ -174,6 +205,10 @@ class Sweep:
     def _lmms_eval_folder(self, configuration: Configuration) -> Path:
         return self.out / "lmms_eval" / self._identity(configuration)
 
+    def _answers_file(self, configuration: Configuration) -> Path:
+        """Where the answers of an unfinished run by this code are."""
+        return self.out / "partial" / f"{self._identity(configuration)}-{self._code()}.jsonl"
+
     def _clear_leftovers(self, configuration: Configuration) -> None:
         """Deletes what a killed run left: results without samples, or samples without a record."""
         for leftover in (self._lmms_eval_folder(configuration), self._record_folder(configuration)):
@@ -189,7 +224,7 @@ class Sweep:
 
     def _run_one(self, configuration: Configuration) -> Path:
         processes = self.processes
-        stored = self.out / "partial" / f"{self._identity(configuration)}-{self._code()}.jsonl"
+        stored = self._answers_file(configuration)
         model = self.model_class(
             checkpoint=self.checkpoint,
             method=configuration.method,

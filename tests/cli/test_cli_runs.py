@@ -125,4 +125,4 @@ def test_generated_data_is_where_it_was_asked_for(tmp_path: Path) -> None:
     assert status == 0 and output.count("wrote") == 4
     assert len(list((tmp_path / "neu ü").glob("*.parquet"))) == 4
     status, _, output = run("demo-data", "--split", "tset", "--out", str(tmp_path / "other"))
-    assert status == 1 and "tset" in output and "train, val" in output
+    assert status == 2 and "'tset' is not one of 'train', 'val', 'test'" in output

@@ -59,10 +59,10 @@ def compact(board: Board, most: int) -> Compact:
         )
         for place, row in enumerate(board.rows)
     )
-    said = ["means: percent of vanilla" if means else "scores", "FLOPs: over vanilla's"]
+    said = ["means: percent of vanilla" if means else "scores", "tokens: visual ones a layer", "FLOPs: over vanilla's"]
     said += [f"{len(columns) - most} more columns on the pages"] if len(columns) > most else []
     marks = "* best of its budget, ~ may still be the best, ? not tested, ! off its budget"
-    return Compact(("method", "budget", *shown, "tokens a layer", "FLOPs"), body, f"{'; '.join(said)}\n{marks}")
+    return Compact(("method", "budget", *shown, "tokens", "FLOPs"), body, f"{'; '.join(said)}\n{marks}")
 
 
 def _mean(cell: Cell | None, with_interval: bool) -> str:
