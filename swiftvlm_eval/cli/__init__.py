@@ -6,6 +6,7 @@ from swiftvlm_eval.cli.analyses import drift_command, overlap_command
 from swiftvlm_eval.cli.boards import import_command, leaderboard_command, records_command
 from swiftvlm_eval.cli.costs import flops_command, latency_command
 from swiftvlm_eval.cli.demo import demo_command
+from swiftvlm_eval.cli.estimate import estimate_command
 from swiftvlm_eval.cli.examples import add_examples
 from swiftvlm_eval.cli.layers import select_layers_command
 from swiftvlm_eval.cli.methods import methods_command
@@ -28,6 +29,7 @@ app.command("import")(import_command)
 app.command("check")(check_command)
 app.command("methods")(methods_command)
 app.command("flops")(flops_command)
+app.command("estimate")(estimate_command)
 app.command("latency")(latency_command)
 app.command("select-layers")(select_layers_command)
 app.command("show")(show_command)

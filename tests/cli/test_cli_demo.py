@@ -13,9 +13,9 @@ from swiftvlm_eval.cli.demo import README, pictures_in, write_readme
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     out = tmp_path_factory.mktemp("demo") / "run"
-    options = ("--limit", "2", "--methods", "vanilla,fastv,downsample", "--budgets", "1/3")
+    options = ("--limit", "2", "--methods", "vanilla,fastv,swiftvlm+fastv", "--budgets", "1/3")
     status, output, _ = run("demo", "--output_path", str(out), *options, columns=100)
-    assert status == 1, output  # downsample cannot meet a third of 144
+    assert status == 1, output  # fastv cannot follow swiftvlm
     return out, output.splitlines()
 
 
@@ -24,7 +24,7 @@ def test_the_terminal_has_a_line_for_each_configuration_and_no_bars_of_others(de
     text = "\n".join(lines)
     assert "3 configurations" in lines[0] and str(out / "logs") in lines[0]
     assert [line.split(" ")[0] for line in lines if line[1:3] == "/3"] == ["1/3", "2/3", "3/3"]
-    assert "1/3 vanilla 1 done in " in text and "left" in text and "downsample 0.333 refused: " in text
+    assert "1/3 vanilla 1 done in " in text and "left" in text and "swiftvlm+fastv 0.333 refused: " in text
     for foreign in ("it/s", "Postprocessing", "100%|", "INFO"):
         assert foreign not in text
     (log, *_) = sorted((out / "logs").iterdir())
@@ -44,7 +44,7 @@ def test_the_picture_has_every_method_and_the_readme_names_it(demo: tuple[Path, 
     out, lines = demo
     assert any(str(out / "kept" / "side_by_side.png") in line for line in lines)
     shown = json.loads((out / "kept" / "show.json").read_text(encoding="utf-8"))
-    assert [one["method"] for one in shown["methods"]] == ["vanilla", "fastv", "downsample"]
+    assert [one["method"] for one in shown["methods"]] == ["vanilla", "fastv", "swiftvlm+fastv"]
     assert shown["source"] == "demo_refcoco, document 0" and shown["methods"][2]["refused"]
     with Image.open(out / "kept" / "side_by_side.png") as picture:
         assert picture.width > 300
