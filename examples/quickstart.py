@@ -75,8 +75,8 @@ kept  # noqa: B018 (a notebook shows it)
 # %% [markdown]
 # ## 4. Compare two methods
 # Thirty documents, the same for both. A box counts if it overlaps the true one by half (IoU 0.5). Thirty documents
-# tell a large difference from none and nothing finer; `swiftvlm-eval sweep` runs whole benchmarks, and its leaderboard says
-# with intervals what the documents can tell apart.
+# tell a large difference from none and nothing finer; `swiftvlm-eval sweep` runs whole benchmarks, and its leaderboard
+# says with intervals what the documents can tell apart.
 
 # %%
 documents = [ask_document("demo_refcoco", task, number) for number in range(30)]

@@ -47,7 +47,8 @@ def estimate_command(
     """Estimate memory and hours of a sweep on one GPU, by arithmetic: no weights, no data, no measurement.
 
     Prefill and image encoding by their FLOPs at a share of the peak; answers of 24 tokens for grounding and 4
-    elsewhere at so many milliseconds a token. Reading images and scoring are not in it. `sweep --dry-run` measures instead.
+    elsewhere at so many milliseconds a token. Reading images and scoring are not in it. `sweep --dry-run` measures
+    instead.
     """
     from swiftvlm_eval.efficiency.run_estimate import Gpu, Part, memory_gib, run_hours
     from swiftvlm_eval.efficiency.table import decoder_of, flops_rows

@@ -1,8 +1,8 @@
 """How long an evaluation takes on one GPU and how much memory it needs: estimates by arithmetic, not measurements.
 
 Prefill is bound by arithmetic: FLOPs over what the GPU reaches. Decoding one prompt at a time is bound by the
-launching of kernels, so that a step takes about the same time with every method. Reading images, writing files and scoring are
-not in it.
+launching of kernels, so that a step takes about the same time with every method. Reading images, writing files and
+scoring are not in it.
 """
 
 from collections.abc import Sequence
