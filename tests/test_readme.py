@@ -86,7 +86,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     ("term", "words"),
     [
         ("visual token", "an image patch as vector"),
-        ("budget", "the mean visual tokens per layer"),
+        ("budget", "mean visual tokens per layer"),
         ("Vanilla", "the model without any pruning"),
         ("merged row", "one vector for several tokens"),
         ("record", "one run's file of results"),
