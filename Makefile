@@ -3,6 +3,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12; do $$python -c "" 2>/dev/
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOG := $(VENV)/install.log
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format leaderboard mutants clean
@@ -15,12 +16,14 @@ setup: $(STAMP) ## make .venv and install the package with the tested versions
 $(STAMP): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || \
 		{ echo "PYTHON='$(PYTHON)': Python 3.11 or 3.12 is needed: set PYTHON=/path/to/python3.11"; exit 1; }
-	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	touch $(STAMP)
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@echo "installing into $(VENV): some minutes, 7 GB; what pip says: $(LOG)"
+	@$(BIN)/python -m pip install --progress-bar off --constraint constraints.txt --editable ".[dev]" >$(LOG) 2>&1 || \
+		{ tail -n 15 $(LOG); echo "pip failed; all that it said: $(LOG)"; exit 1; }
+	@touch $(STAMP)
 
-demo: setup ## four methods, two budgets on the embedded model; prints a leaderboard
-	HF_HUB_OFFLINE=1 $(BIN)/swiftvlm-eval demo --out demo_run
+demo: setup ## four methods, two budgets on the embedded model: a table, pages, a picture (under 5 minutes)
+	@HF_HUB_OFFLINE=1 $(BIN)/swiftvlm-eval demo --out demo_run
 
 leaderboard: setup ## regenerate leaderboards/ from the committed records and published numbers
 	$(BIN)/python scripts/make_leaderboards.py

@@ -108,6 +108,20 @@ def ask_of_task(name: str, doc_id: int) -> Asked:
     if len(leaves) != 1:
         raise ValueError(f"task={name}: a group of several; allowed is one of {', '.join(sorted(leaves))}")
     ((leaf, task),) = leaves.items()
+    return ask_document(leaf, task, doc_id)
+
+
+def ask_document(leaf: str, task: Any, doc_id: int) -> Asked:
+    """A document of a loaded task.
+
+    Args:
+        leaf: the task's name.
+        task: lmms-eval's.
+        doc_id: as of `ask_of_task`.
+
+    Raises:
+        ValueError: as `ask_of_task`.
+    """
     if task.OUTPUT_TYPE != "generate_until":
         raise ValueError(f"task={leaf}: answers by {task.OUTPUT_TYPE}; allowed are tasks with generated answers")
     documents = task.eval_docs

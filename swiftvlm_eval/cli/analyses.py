@@ -11,7 +11,17 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
-from swiftvlm_eval.cli.options import MethodsOption, names
+from swiftvlm_eval.cli.options import (
+    AttnOption,
+    DeviceOption,
+    DtypeOption,
+    MethodsOption,
+    ModelOption,
+    RevisionOption,
+    SeedOption,
+    TasksOption,
+    names,
+)
 from swiftvlm_eval.cli.terminal import console, errors, fail, folding_table, print_whole, quieten
 
 if TYPE_CHECKING:
@@ -19,24 +29,24 @@ if TYPE_CHECKING:
     from swiftvlm_eval.analysis.sampled_prompts import Prompt, SampledPrompts
     from swiftvlm_eval.models.checkpoint import Checkpoint
 
-ModelOption = Annotated[str, typer.Option(help="Hub id or folder of a LLaVA checkpoint, or `demo` (embedded).")]
 OutOption = Annotated[
-    Path, typer.Option(help="Folder for JSON, CSV and picture; a second call goes on where the first one stopped.")
+    Path,
+    typer.Option(
+        "--out",
+        "--output_path",
+        help="Folder for JSON, CSV and picture; a second call goes on where the first one stopped.",
+    ),
 ]
-TasksOption = Annotated[str, typer.Option(help="Comma-separated lmms-eval tasks or groups.")]
-SamplesOption = Annotated[int, typer.Option(min=1, help="Documents of each task, evenly spaced over it.")]
+SamplesOption = Annotated[
+    int, typer.Option("--samples", "--limit", min=1, help="Documents of each task, evenly spaced over it.")
+]
 BudgetOption = Annotated[
     str, typer.Option(help="A share of the visual tokens (1/3, 33%), or a count where every image has 576 (192).")
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of whatever is drawn at random.")]
-RevisionOption = Annotated[str | None, typer.Option(help="Hub revision of the checkpoint.")]
-DtypeOption = Annotated[str, typer.Option(help="auto, float16, bfloat16 or float32.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
-AttnOption = Annotated[str, typer.Option(help="sdpa, eager, flash_attention_2 or flash_attention_3.")]
 ComparedOption = Annotated[
     str,
     typer.Option(
-        help=escape("Comma-separated, as of `sweep`: name[option=value;option=value]; the first one sets the FLOPs."),
+        help="Comma-separated, as of `sweep`: name[option=value;option=value]; the first one sets the FLOPs.",
         show_default="swiftvlm, and swiftvlm without merging and bypass",
     ),
 ]
@@ -63,8 +73,6 @@ def overlap_command(
     top tokens of later layers were in the bottom half at earlier ones. Attention of the last prompt token to the
     visual tokens, mean over heads. Writes overlap.json, overlap.csv, low_then_high.csv, overlap.png and the numbers of
     every document.
-
-    Example: swiftvlm-eval overlap --model demo --samples 50 --out overlap
     """
     from swiftvlm_eval.analysis.figures import overlap_picture, to_png
     from swiftvlm_eval.analysis.overlap_run import TOPS, at_equal_flops, overlap_of, overlap_summary
@@ -125,8 +133,6 @@ def drift_command(
     alignment and the token moved by a random other group's offset. Methods without a bypass are refused. Writes
     drift.json, drift.csv, drift.png and the numbers of every document; with `--project` also projection.png: stored,
     aligned and unpruned states of one document in the plane of their two first principal components.
-
-    Example: swiftvlm-eval drift --model demo --samples 50 --out drift
     """
     from swiftvlm_eval.analysis.drift_run import drift_of, drift_summary, require_bypass
     from swiftvlm_eval.analysis.figures import drift_picture, to_png

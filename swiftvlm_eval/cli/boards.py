@@ -2,17 +2,15 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
+from swiftvlm_eval.cli.board_table import print_board
 from swiftvlm_eval.cli.terminal import console, errors, fail, print_whole
-
-if TYPE_CHECKING:
-    from swiftvlm_eval.leaderboard.board import Board
 
 
 def leaderboard_command(
@@ -24,7 +22,9 @@ def leaderboard_command(
             exists=True,
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the pages; created if needed.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--output_path", help="Folder for the pages; created if needed.")
+    ] = None,
     site: Annotated[
         Path | None,
         typer.Option(
@@ -57,13 +57,6 @@ def leaderboard_command(
     One page a model and setting: scores and percent of the vanilla run with 95 % intervals, FLOPs, tokens, times; as
     Markdown, CSV, JSON, pictures and one HTML page that works from disk. Run lmms_eval with --log_samples: without
     per-sample files there are no intervals. A vanilla run of the same model, dtype and image mode is the denominator.
-
-    Example:
-    lmms_eval --model vanilla_llava --tasks refcoco --output_path runs --log_samples
-
-    lmms_eval --model swiftvlm_llava --tasks refcoco --output_path runs --log_samples
-
-    swiftvlm-eval leaderboard runs --out leaderboards
     """
     from swiftvlm_eval.joining.site import build_site
     from swiftvlm_eval.leaderboard import build
@@ -82,7 +75,7 @@ def leaderboard_command(
         kind = "[red]refused[/]" if problem.refused else "[yellow]left out or noted[/]"
         errors.print(f"{kind} {escape(problem.file)}: {escape(problem.reason)}", soft_wrap=True)
     for board in report.boards:
-        print_whole(board_table(board))
+        print_board(board)
     if site is not None:
         console.print(f"wrote {len(report.files)} files; open {escape(str(site / 'index.html'))}", soft_wrap=True)
     else:
@@ -104,24 +97,6 @@ def _target(out: Path | None, site: Path | None, address: str) -> Path:
     target = out or site
     assert target is not None
     return target
-
-
-def board_table(board: "Board") -> Table:
-    """A leaderboard for the terminal."""
-    from swiftvlm_eval.leaderboard.render.grid import summary
-
-    table = Table(
-        title=escape(board.title),
-        caption="* best of its budget, ~ may still be the best, ? not tested, ! off its budget",
-        box=SIMPLE,
-    )
-    header, body = summary(board)
-    for number, heading in enumerate(header):
-        table.add_column(escape(heading), justify="right" if number > 1 else "left")
-    for number, texts in enumerate(body):
-        new_budget = number + 1 < len(body) and body[number + 1][0] != texts[0]
-        table.add_row(*(escape(text) for text in texts), end_section=new_budget)
-    return table
 
 
 def records_command(
@@ -175,7 +150,7 @@ def import_command(
         list[Path],
         typer.Argument(metavar="RESULTS...", help="<stamp>_results.json of lmms-eval.", exists=True, dir_okay=False),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the records; created if needed.")],
+    out: Annotated[Path, typer.Option("--out", "--output_path", help="Folder for the records; created if needed.")],
 ) -> None:
     """Turn lmms-eval output into run records with their per-sample files; an existing record is never changed."""
     from swiftvlm_eval.results import import_run, write_record

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.box import SIMPLE
@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from swiftvlm_eval.cli.options import BudgetsOption, MethodsOption
+from swiftvlm_eval.cli.options import AttnOption, BudgetsOption, DeviceOption, MethodsOption
 from swiftvlm_eval.cli.terminal import errors, fail, print_whole
 
 if TYPE_CHECKING:
@@ -76,13 +76,18 @@ def latency_command(
     text_tokens: Annotated[int, typer.Option(min=2, help="Text tokens of the prompt, beside 576 visual ones.")] = 64,
     output_tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded after each prefill.")] = 8,
     rounds: Annotated[int, typer.Option(min=3, help="Timed rounds; every contender runs once in each.")] = 10,
-    vision: Annotated[str, typer.Option(help="small (a toy tower) or clip-l (24 layers of 1024).")] = "small",
-    dtype: Annotated[str, typer.Option(help="float16, bfloat16 or float32.")] = "bfloat16",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
-    attn: Annotated[str, typer.Option(help="sdpa, eager, flash_attention_2 or flash_attention_3.")] = "sdpa",
+    vision: Annotated[
+        Literal["small", "clip-l"], typer.Option(help="The tower: a toy, or CLIP-L's 24 layers of 1024.")
+    ] = "small",
+    dtype: Annotated[
+        Literal["float16", "bfloat16", "float32"], typer.Option(help="Of weights and activations.")
+    ] = "bfloat16",
+    device: DeviceOption = "auto",
+    attn: AttnOption = "sdpa",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's default.")] = 0,
     clock: Annotated[
-        str, typer.Option(help="wall, or cpu: process CPU time, for shared machines with --threads 1.")
+        Literal["wall", "cpu"],
+        typer.Option(help="Wall time, or CPU time of the process: for shared machines, with --threads 1."),
     ] = "wall",
     out: Annotated[
         Path | None, typer.Option(help="JSON file for the rows, the settings and the machine; a new one.")
@@ -94,18 +99,12 @@ def latency_command(
     Ratios are paired within a round; the row `stock again` must hold 1.00 in its interval, else the machine was too
     busy, which is said. `of implied` is the measured over the FLOPs-implied prefill speed-up. A method that cannot
     meet a budget on that many layers is named, the others run, and the exit status is 1.
-
-    Example: swiftvlm-eval latency --shape 4096,11008,32,32 --vision clip-l --device cuda --rounds 30
-
-    Example: swiftvlm-eval latency --methods all --threads 1 --clock cpu --dtype float32 --out latency.json
     """
     from swiftvlm_eval.efficiency.latency import Workload, feasible
     from swiftvlm_eval.efficiency.latency_report import latency_rows, steady
     from swiftvlm_eval.efficiency.table import parse_shape
 
     try:
-        if vision not in ("small", "clip-l") or clock not in ("wall", "cpu"):
-            raise ValueError(f"vision={vision!r}, clock={clock!r}: allowed are small, clip-l and wall, cpu")
         if out is not None and out.exists():
             raise ValueError(f"out={str(out)!r}: is there already; name a new file")
         tower = {"vision_layers": 24, "vision_width": 1024} if vision == "clip-l" else {}

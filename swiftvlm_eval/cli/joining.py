@@ -46,10 +46,6 @@ def submit_check_command(
     setting, no test missing that the rows beside it have, no secrets or folders of a machine, no copy of a record.
     Prints the new rows beside vanilla, the first and random of their budget as Markdown, and on standard error one
     line for each reason to refuse. Exit status 1 if anything is refused.
-
-    Example: swiftvlm-eval submit-check leaderboards/submissions/my-runs
-
-    Example: swiftvlm-eval submit-check results/records/*/* --reference leaderboards > comment.md
     """
     from swiftvlm_eval.joining.comment import comment
     from swiftvlm_eval.joining.submission import check_submission
@@ -119,10 +115,6 @@ def wanted_command(
 
     Every data type, revision and image mode in which records of a model exist is a table of its own. Budgets that a
     method cannot meet on the model are named apart. The output is a shell script; nothing is run here.
-
-    Example: swiftvlm-eval wanted leaderboards
-
-    Example: swiftvlm-eval wanted results --model llava-hf/llava-1.5-7b-hf --budgets 1/3 --benchmarks paper
     """
     from swiftvlm_eval.joining.wanted import DefaultGrid, default_grids, wanted_markdown, wanted_text
     from swiftvlm_eval.results.store import load_records
@@ -205,10 +197,6 @@ def export_command(
     One JSON file a record, under data/swiftvlm-eval/<developer>/<model>/. Method and budget stand in the names of
     model and evaluations, so that a pruned score never passes for the model's own. Exit status 1 if a record was left
     out.
-
-    Example: swiftvlm-eval export leaderboards/demo/records --out eee --organization "My group"
-
-    Example: every_eval_ever validate 'eee/data/*/*/*/*.json'   (in an environment of its own, Python 3.12)
     """
     from swiftvlm_eval.joining.every_eval_ever import export_records
     from swiftvlm_eval.leaderboard.render.text import plain

@@ -8,7 +8,15 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from swiftvlm_eval.cli.options import names
+from swiftvlm_eval.cli.options import (
+    AttnOption,
+    DeviceOption,
+    DtypeOption,
+    ImageModeOption,
+    ModelOption,
+    RevisionOption,
+    names,
+)
 from swiftvlm_eval.cli.terminal import console, errors, fail, folding_table, quieten
 
 if TYPE_CHECKING:
@@ -20,10 +28,17 @@ SHOWN = 3
 
 
 def select_layers_command(
-    model: Annotated[str, typer.Option(help="Hub id or folder of a LLaVA checkpoint, or `demo` (embedded).")],
+    model: ModelOption,
     tasks: Annotated[str, typer.Option(help="Comma-separated lmms-eval tasks or groups, scored by a mean.")],
-    out: Annotated[Path, typer.Option(help="Folder for the profile; a second call goes on where the first stopped.")],
-    samples: Annotated[int, typer.Option(min=2, help="Documents per task, drawn at random.")] = 1000,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "--output_path", help="Folder for the profile; a second call goes on where the first stopped."
+        ),
+    ],
+    samples: Annotated[
+        int, typer.Option("--samples", "--limit", min=2, help="Documents per task, drawn at random.")
+    ] = 1000,
     split: Annotated[
         str | None,
         typer.Option(help="Of the documents; one that no benchmark is scored on. Default: train; val for the demo."),
@@ -31,20 +46,18 @@ def select_layers_command(
     top: Annotated[float, typer.Option(help="Share of the visual tokens that a layer keeps.")] = 0.2,
     stages: Annotated[int, typer.Option(min=1, max=32, help="Most layers to choose.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other documents.")] = 0,
-    revision: Annotated[str | None, typer.Option(help="Hub revision of the checkpoint.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float16, bfloat16 or float32.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
-    attn: Annotated[str, typer.Option(help="sdpa, eager, flash_attention_2 or flash_attention_3.")] = "sdpa",
-    image_mode: Annotated[str, typer.Option(help="pad (the protocol) or hf_default.")] = "pad",
+    revision: RevisionOption = None,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    attn: AttnOption = "sdpa",
+    image_mode: ImageModeOption = "pad",
 ) -> None:
-    r"""Find the layers at which to prune a model (SwiftVLM's procedure, arXiv 2602.03134, equations 4 to 7).
+    """Find the layers at which to prune a model (SwiftVLM's procedure, arXiv 2602.03134, equations 4 to 7).
 
     Every document is answered with all tokens, and once for each layer l from 2 on, where the layers from 3 on see
     only the tokens that layer l attends to most. The scores relative to all tokens are the profile; the layers are
     those that maximise the area under its rising staircase. Writes profile.json, profile.csv, layers.json and a plot;
-    any method takes the layers as \[layers=auto:FILE]. Scores are stored one by one, so that a killed run goes on.
-
-    Example: swiftvlm-eval select-layers --model demo --tasks demo --samples 200 --out layers
+    any method takes the layers as [layers=auto:FILE]. Scores are stored one by one, so that a killed run goes on.
     """
     loading: dict[str, Any] = {"revision": revision, "dtype": dtype, "attn_implementation": attn}
     try:

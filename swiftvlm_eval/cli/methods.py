@@ -31,11 +31,9 @@ def methods_command(
         list[str] | None,
         typer.Argument(
             metavar="METHOD...",
-            help=escape(
-                "Tell all of these: name, name[option=value;option=value], a+b, or your own as "
-                "path/to/file.py:ClassName or package.module:ClassName. WARNING: that file is run. Default: a table "
-                "of all."
-            ),
+            help="Tell all of these: name, name[option=value;option=value], a+b, or your own as "
+            "path/to/file.py:ClassName or package.module:ClassName. WARNING: that file is run. Default: a table "
+            "of all.",
         ),
     ] = None,
     budgets: Annotated[
@@ -48,7 +46,10 @@ def methods_command(
         ),
     ] = None,
     visual_tokens: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, help="N of the plans; by default 576.")
+        int | None,
+        typer.Option(
+            "--visual-tokens", "--visual_tokens", min=1, max=1_000_000, help="N of the plans; by default 576."
+        ),
     ] = None,
     decoder_layers: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Decoder layers of the plans; by default 32.")
@@ -57,15 +58,10 @@ def methods_command(
         bool, typer.Option("--json", help="Print a JSON list instead; of named methods with their `plans`.")
     ] = False,
 ) -> None:
-    r"""List the pruning methods, or tell all of one: options, presets, and the plan for a budget layer by layer.
+    """List the pruning methods, or tell all of one: options, presets, and the plan for a budget layer by layer.
 
     Boundary b is the place after layer b; 0 is the decoder's input. `keep` leaves the position ids of the rows,
     `compact` renumbers them. No weights are needed. A budget that a method cannot meet is refused with status 1.
-
-    Examples:
-    swiftvlm-eval methods fastv --budgets 1/3,2/9
-
-    swiftvlm-eval methods 'pdrop\[positions=keep]' ./my_method.py:MyMethod --visual-tokens 2880
     """
     from swiftvlm_eval.pruning.describe import describe, outline
     from swiftvlm_eval.pruning.registry import known_names, make_method

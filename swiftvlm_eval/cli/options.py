@@ -1,18 +1,14 @@
 """Options that several commands take, and how they are read."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
 
 MethodsOption = Annotated[
     str,
     typer.Option(
-        # help is read as markup, which swallows what stands in brackets
-        help=escape(
-            "Comma-separated; `all` for every method; options as name[option=value;option=value]; a+b runs a, then b. "
-            "A method of your own is path/to/file.py:ClassName or package.module:ClassName; that file's code runs."
-        )
+        help="Comma-separated; `all` for every method; options as name[option=value;option=value]; a+b runs a, then "
+        "b. A method of your own is path/to/file.py:ClassName or package.module:ClassName; that file's code runs."
     ),
 ]
 BudgetsOption = Annotated[
@@ -22,6 +18,40 @@ BudgetsOption = Annotated[
         "where every image has 576 visual tokens (LLaVA-1.5), counts (192)."
     ),
 ]
+
+# names as lmms-eval has them, where they mean the same
+ModelOption = Annotated[
+    str, typer.Option("--model", help="Hub id or folder of a LLaVA checkpoint, or `demo` (embedded, no download).")
+]
+TasksOption = Annotated[
+    str, typer.Option("--tasks", help="Comma-separated lmms-eval tasks or groups; `lmms_eval --tasks list` has all.")
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Documents per task, to try things out; such records are marked."),
+]
+BatchSizeOption = Annotated[
+    int, typer.Option("--batch-size", "--batch_size", min=1, help="1 is the protocol of the published numbers.")
+]
+RevisionOption = Annotated[str | None, typer.Option("--revision", help="Hub revision of the checkpoint.")]
+DtypeOption = Annotated[
+    Literal["auto", "float16", "bfloat16", "float32"],
+    typer.Option("--dtype", help="Of the weights; auto is half precision on a GPU and float32 on a CPU."),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, or one of several as cuda:1.")]
+AttnOption = Annotated[
+    Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"],
+    typer.Option("--attn", "--attn_implementation", help="Attention of the decoder."),
+]
+ImageModeOption = Annotated[
+    Literal["pad", "hf_default"],
+    typer.Option(
+        "--image-mode",
+        "--image_mode",
+        help="Of LLaVA-1.5: pad to a square (the protocol), or the centre crop of the default processor.",
+    ),
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of whatever is drawn at random.")]
 
 
 def whole_numbers(field: str, text: str) -> list[int]:

@@ -1,12 +1,20 @@
 """Commands that draw: `show`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
 
-from swiftvlm_eval.cli.options import MethodsOption
+from swiftvlm_eval.cli.options import (
+    AttnOption,
+    DeviceOption,
+    DtypeOption,
+    ImageModeOption,
+    MethodsOption,
+    ModelOption,
+    RevisionOption,
+)
 from swiftvlm_eval.cli.terminal import console, fail, folding_table, print_whole, quieten
 
 if TYPE_CHECKING:
@@ -15,8 +23,8 @@ if TYPE_CHECKING:
 
 
 def show_command(
-    model: Annotated[str, typer.Option(help="Hub id or folder of a LLaVA checkpoint, or `demo` (embedded).")],
-    out: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    model: ModelOption,
+    out: Annotated[Path, typer.Option("--out", "--output_path", help="A new or empty folder.")],
     methods: MethodsOption = "vanilla,fastv,swiftvlm",
     budget: Annotated[
         str, typer.Option(help="A share of the visual tokens (1/3, 33%), a count of a stated whole, or a count.")
@@ -26,13 +34,13 @@ def show_command(
     image: Annotated[Path | None, typer.Option(help="An image file of your own; with --question.")] = None,
     question: Annotated[str | None, typer.Option(help="What to ask about it, as the model is to read it.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of methods that draw at random.")] = 0,
-    revision: Annotated[str | None, typer.Option(help="Hub revision of the checkpoint.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float16, bfloat16 or float32.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
-    attn: Annotated[str, typer.Option(help="sdpa, eager, flash_attention_2 or flash_attention_3.")] = "sdpa",
-    image_mode: Annotated[str, typer.Option(help="pad (the protocol) or hf_default.")] = "pad",
+    revision: RevisionOption = None,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    attn: AttnOption = "sdpa",
+    image_mode: ImageModeOption = "pad",
     layout: Annotated[
-        str, typer.Option(help="Of side_by_side.png: columns or rows, one for each method.")
+        Literal["columns", "rows"], typer.Option(help="Of side_by_side.png: one column or row for each method.")
     ] = "columns",
 ) -> None:
     """Draw what methods keep of one image, stage by stage and side by side, with their answers.
@@ -40,21 +48,14 @@ def show_command(
     Kept patches are clear, the others dimmed; tokens that came back are framed, and grounding has the predicted and
     the true box. Writes a PNG for every method and stage, `side_by_side.png`, `index.html` (one file, pictures
     inside) and `show.json`. The exit status is 1 if a method cannot meet the budget; the others are drawn.
-
-    Examples:
-    swiftvlm-eval show --model demo --task demo_refcoco --doc 17 --methods fastv,swiftvlm --out pictures
-
-    swiftvlm-eval show --model llava-hf/llava-1.5-7b-hf --image cat.jpg --question 'What is it?' --out pictures
     """
     from swiftvlm_eval.sweep import make_grid, parse_methods
 
     loading = {"revision": revision, "dtype": dtype, "attn_implementation": attn, "image_mode": image_mode}
     try:
-        if layout not in ("columns", "rows"):
-            raise ValueError(f"layout={layout!r}: allowed are columns, rows")
         grid = make_grid(parse_methods(methods), [budget], [seed])
         wanted = _wanted(task, doc, image, question)
-        whole = _draw(model, out, grid, wanted, budget=budget, layout=layout, device=device, **loading)  # type: ignore[arg-type]
+        whole = _draw(model, out, grid, wanted, budget=budget, layout=layout, device=device, **loading)
     except (ValueError, RuntimeError, TypeError, OSError) as error:
         fail(ValueError(" ".join(str(error).split())))
     raise typer.Exit(0 if whole else 1)

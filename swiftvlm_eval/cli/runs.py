@@ -1,75 +1,86 @@
-"""Commands that run a model: `sweep`, `demo`, `check`, `demo-data`."""
+"""Commands that run a model: `sweep`, `check`, `demo-data`."""
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
 
-from swiftvlm_eval.cli.boards import board_table
-from swiftvlm_eval.cli.options import BudgetsOption, MethodsOption, names, whole_numbers
-from swiftvlm_eval.cli.terminal import console, fail, folding_table, print_whole, quieten
+from swiftvlm_eval.cli.dry_run import dry_run as preview_sweep
+from swiftvlm_eval.cli.options import (
+    AttnOption,
+    BatchSizeOption,
+    BudgetsOption,
+    DeviceOption,
+    DtypeOption,
+    ImageModeOption,
+    LimitOption,
+    MethodsOption,
+    ModelOption,
+    RevisionOption,
+    TasksOption,
+    names,
+    whole_numbers,
+)
+from swiftvlm_eval.cli.sweeping import exit_status, run_sweep
+from swiftvlm_eval.cli.terminal import console, fail, folding_table
 
 if TYPE_CHECKING:
-    from swiftvlm_eval.sweep import Configuration, Outcome
-
-DEMO_METHODS = "vanilla,random,fastv,swiftvlm"
-DEMO_BUDGETS = "1/3,2/9"
-DEMO_QUESTIONS = 100
+    from swiftvlm_eval.sweep import Configuration
 
 
 def sweep_command(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help="Hub id or folder of a LLaVA checkpoint, or `demo` (embedded).")],
-    out: Annotated[Path, typer.Option(help="Folder for records; a second call goes on where the first one stopped.")],
+    model: ModelOption,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "--output_path", help="Folder for records; a second call goes on where the first one stopped."
+        ),
+    ],
     methods: MethodsOption = "all",
     budgets: BudgetsOption = "192,128",
-    tasks: Annotated[str, typer.Option(help="Comma-separated lmms-eval tasks or groups.")] = "paper",
+    tasks: TasksOption = "paper",
     seeds: Annotated[str, typer.Option(help="Comma-separated; methods that draw at random run once for each.")] = "0",
     grid_file: Annotated[
         Path | None,
         typer.Option(
             "--grid",
             metavar="FILE",
-            help=escape(
-                "The grid as a YAML list instead of methods, budgets and seeds, for options that go with budgets of "
-                "their own. An entry has `method` (one, with options as above), `budgets` (a list; none for vanilla) "
-                "and, for a method that draws, `seeds` (a list, by default [0]). See examples/ablation.yaml."
-            ),
+            help="The grid as a YAML list instead of methods, budgets and seeds, for options that go with budgets of "
+            "their own. An entry has `method` (one, with options as above), `budgets` (a list; none for vanilla) "
+            "and, for a method that draws, `seeds` (a list, by default [0]). See examples/ablation.yaml.",
         ),
     ] = None,
     shard: Annotated[
         str, typer.Option(help="K/N runs the K-th of N equal parts of the grid, for jobs that share the folder.")
     ] = "1/1",
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Documents per task, to try things out; such records are marked.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="1 is the protocol of the published numbers.")] = 1,
-    revision: Annotated[str | None, typer.Option(help="Hub revision of the checkpoint.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float16, bfloat16 or float32.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
-    attn: Annotated[str, typer.Option(help="sdpa, eager, flash_attention_2 or flash_attention_3.")] = "sdpa",
-    image_mode: Annotated[str, typer.Option(help="pad (the protocol) or hf_default.")] = "pad",
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be run and for how long, from a few documents; run nothing."),
+    ] = False,
+    limit: LimitOption = None,
+    batch_size: BatchSizeOption = 1,
+    revision: RevisionOption = None,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    attn: AttnOption = "sdpa",
+    image_mode: ImageModeOption = "pad",
 ) -> None:
-    r"""Run methods x budgets on one loaded model through lmms-eval, one record per configuration.
+    """Run methods x budgets on one loaded model through lmms-eval, one record per configuration.
 
     A configuration whose record is there is not run again, and an interrupted one goes on from its stored answers. A
     budget that a method cannot meet is refused with the feasible range; the others run. Any number of sweeps may share
     one folder, also under `accelerate launch` or `torchrun`: what another one is running is left to it. The exit
     status is 1 unless every configuration has its record in the end.
 
-    Example: swiftvlm-eval sweep --model llava-hf/llava-1.5-7b-hf --budgets 192,128 --tasks paper --out results
-
-    Example of a grid file:
-
-        - {method: vanilla}
-
-        - {method: 'fastv\[layers=3]', budgets: \[1/3, 2/9]}
-
-        - {method: random, budgets: \[1/3], seeds: \[0, 1, 2]}
-    """
+    \b
+    A grid file is a YAML list such as
+      - {method: vanilla}
+      - {method: 'fastv[layers=3]', budgets: [1/3, 2/9]}
+      - {method: random, budgets: [1/3], seeds: [0, 1, 2]}
+    """  # noqa: D301 (click's sign that lines stay)
     from swiftvlm_eval.sweep import parse_shard
 
     loading: dict[str, Any] = {
@@ -84,9 +95,12 @@ def sweep_command(
         if grid_file is not None:
             refuse_beside_grid(context, grid_file, {"methods": methods, "budgets": budgets, "seeds": seeds})
         grid, typed = asked_grid(grid_file, methods, budgets, seeds)
-        outcomes = run_sweep(
-            model, out, grid[part], names("tasks", tasks), budgets=typed, limit=limit, batch_size=batch_size, **loading
-        )
+        asked: dict[str, Any] = {"budgets": typed, "limit": limit, "batch_size": batch_size, **loading}
+        if dry_run:
+            raise typer.Exit(0 if preview_sweep(model, out, grid[part], names("tasks", tasks), **asked) else 1)
+        outcomes = run_sweep(model, out, grid[part], names("tasks", tasks), **asked)
+    except typer.Exit:
+        raise
     except (ValueError, RuntimeError, TypeError, OSError) as error:
         fail(error)
     console.print(
@@ -125,152 +139,23 @@ def asked_grid(
     return make_grid(parse_methods(methods), typed, whole_numbers("seeds", seeds)), typed
 
 
-def exit_status(outcomes: Sequence["Outcome"]) -> int:
-    """0 if every configuration has its record, else 1."""
-    return 1 if any(outcome.record is None for outcome in outcomes) else 0
-
-
-def run_sweep(
-    model: str,
-    out: Path,
-    grid: Sequence["Configuration"],
-    tasks: list[str],
-    *,
-    budgets: Sequence[str] = (),
-    device: str = "auto",
-    limit: int | None = None,
-    batch_size: int = 1,
-    **loading: Any,
-) -> list["Outcome"]:
-    """Loads documents, then the model, and runs the grid, saying what becomes of each configuration.
-
-    `budgets` are those of the grid as typed: a count among them is refused, before weights are read, where the
-    model's images have other numbers of visual tokens.
-
-    Of several processes only the first one speaks, errors aside.
-
-    Raises:
-        ValueError, RuntimeError, TypeError, OSError: as raised by what is wrong; the message names it.
-    """
-    from swiftvlm_eval.results.store import make_folder
-    from swiftvlm_eval.sweep import Sweep
-    from swiftvlm_eval.sweep.documents import Documents
-    from swiftvlm_eval.sweep.processes import Processes
-
-    make_folder(out)
-    quieten()
-    processes = Processes(device)
-    console.quiet = not processes.first
-    with console.status(f"loading {escape(', '.join(tasks))}"):
-        documents = processes.one_after_the_other(lambda: Documents(tasks))
-    from swiftvlm_eval.models.checkpoint import load_checkpoint
-    from swiftvlm_eval.models.families import visual_tokens_per_image
-
-    with console.status(f"loading {escape(model)}"):
-        checkpoint = load_checkpoint(
-            model,
-            device=processes.device_for(device),
-            before_weights=lambda config: say_budgets(budgets, visual_tokens_per_image(config)),
-            **loading,
-        )
-    sweep = Sweep(checkpoint, documents, out, batch_size=batch_size, limit=limit, processes=processes)
-    outcomes = []
-    for number, outcome in enumerate(sweep.run(grid), start=1):
-        outcomes.append(outcome)
-        colour = {"done": "green", "kept": "cyan", "claimed": "yellow", "refused": "red"}[outcome.status]
-        note = f": {outcome.reason}" if outcome.reason else ""
-        label = escape(outcome.configuration.label)
-        console.print(f"{number}/{len(grid)} {label} [{colour}]{outcome.status}[/]{escape(note)}", soft_wrap=True)
-    return outcomes
-
-
-def say_budgets(typed: Sequence[str], visual_tokens: int | None) -> None:
-    """Prints once what each budget stands for on this model; the whole needs no words.
-
-    Raises:
-        BudgetError: a count, where the images of the model have other numbers of visual tokens.
-    """
-    from swiftvlm_eval.pruning.budget import budget_in_words, parse_budget
-
-    for text in typed:
-        share = parse_budget(text, visual_tokens)
-        if share < 1:
-            console.print(f"budget {escape(text.strip())}: {budget_in_words(share, visual_tokens)}", soft_wrap=True)
-
-
-def demo_command(
-    out: Annotated[Path, typer.Option(help="Folder for records and leaderboard.")] = Path("demo_run"),
-    methods: MethodsOption = DEMO_METHODS,
-    budgets: BudgetsOption = DEMO_BUDGETS,
-    questions: Annotated[
-        int, typer.Option(min=2, help="Questions per task; the embedded benchmark has 500 or more of each.")
-    ] = DEMO_QUESTIONS,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget earlier results in the folder.")] = False,
-) -> None:
-    """Compare methods on the embedded demo model and print the leaderboard; a few minutes on a laptop, no download.
-
-    The model is tiny and its scenes are drawn by a program: the numbers are the demo model's, never LLaVA's.
-    """
-    from swiftvlm_eval.efficiency.table import decoder_of
-    from swiftvlm_eval.leaderboard import build
-    from swiftvlm_eval.sweep import make_grid, parse_methods
-
-    try:
-        typed = budgets.split(",")
-        tokens = decoder_of("demo", "").visual_tokens
-        grid = make_grid(parse_methods(methods), typed, visual_tokens=tokens)
-        if fresh:  # not before: nothing is deleted for a mistyped request
-            forget(out)
-        outcomes = run_sweep("demo", out, grid, ["demo"], budgets=typed, limit=questions, device="cpu")
-        # of several processes one builds
-        boards = [] if console.quiet else build([out / "records"], out / "leaderboard", include_limited=True).boards
-    except (ValueError, RuntimeError, TypeError, OSError) as error:
-        fail(error)
-    for board in boards:
-        print_whole(board_table(board))
-    console.print(
-        f"The first {questions} questions of each task; the demo model's numbers, not LLaVA's. "
-        f"Pages: {escape(str(out / 'leaderboard'))}",
-        soft_wrap=True,
-    )
-    raise typer.Exit(exit_status(outcomes))
-
-
-def forget(out: Path) -> None:
-    """Deletes earlier results of the demo model.
-
-    Raises:
-        ValueError: the folder holds records of another model, or of none that can be read.
-    """
-    from swiftvlm_eval.results import load_records
-
-    if (out / "records").is_dir():
-        runs, problems = load_records([out / "records"])
-        others = [run.path.name for run in runs if run.record.model.pretrained != "demo"]
-        others += [problem.file for problem in problems]
-        if others:
-            raise ValueError(
-                f"fresh, out={out}: holds what is not a record of the demo model ({others[0]}); delete it"
-            )
-    for part in ("records", "lmms_eval", "partial", "claims", "leaderboard"):
-        shutil.rmtree(out / part, ignore_errors=True)
-
-
 def check_command(
-    model: Annotated[str, typer.Option(help="Hub id or folder of a LLaVA checkpoint, or `demo`.")],
-    tasks: Annotated[str, typer.Option(help="Comma-separated lmms-eval tasks or groups.")] = "refcoco,textvqa",
-    samples: Annotated[int, typer.Option(min=2, help="Documents per task; 200 settle the box frame.")] = 200,
-    out: Annotated[Path, typer.Option(help="Folder for the check's output.")] = Path("check"),
-    revision: Annotated[str | None, typer.Option(help="Hub revision of the checkpoint.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float16, bfloat16 or float32.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    model: ModelOption,
+    tasks: TasksOption = "refcoco,textvqa",
+    samples: Annotated[
+        int, typer.Option("--samples", "--limit", min=2, help="Documents per task; 200 settle the box frame.")
+    ] = 200,
+    out: Annotated[Path, typer.Option("--out", "--output_path", help="Folder for the check's output.")] = Path(
+        "check"
+    ),
+    revision: RevisionOption = None,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Run a small unpruned check and tell whether the protocol is intact before the long runs begin.
 
     Gates: empty and unparsable answers, boxes as fractions, the right box frame ahead of the other, scores in the
     range of published runs. Exit status 1 if one fails.
-
-    Example: swiftvlm-eval check --model llava-hf/llava-1.5-7b-hf --samples 200
     """
     from swiftvlm_eval.check.gates import check_samples, expectations, read_samples
     from swiftvlm_eval.results import read_record
@@ -298,8 +183,10 @@ def check_command(
 
 
 def demo_data_command(
-    out: Annotated[Path, typer.Option(help="Folder for the parquet files.")],
-    split: Annotated[str, typer.Option(help="train, val or test; their seeds never meet.")] = "val",
+    out: Annotated[Path, typer.Option("--out", "--output_path", help="Folder for the parquet files.")],
+    split: Annotated[
+        Literal["train", "val", "test"], typer.Option(help="Of the benchmark; their seeds never meet.")
+    ] = "val",
     count: Annotated[int, typer.Option(min=1, help="Images per task; each has several questions.")] = 170,
     seed: Annotated[int, typer.Option(min=0, help="Another seed gives other scenes.")] = 0,
 ) -> None:
@@ -309,7 +196,7 @@ def demo_data_command(
 
     try:
         make_folder(out)
-        for name, rows in generate_split(split, count, seed, out).items():  # type: ignore[arg-type]
+        for name, rows in generate_split(split, count, seed, out).items():
             console.print(f"wrote {rows} rows of {name} to {escape(str(out))}", soft_wrap=True)
     except ValueError as error:
         fail(error)

@@ -30,9 +30,13 @@ def print_whole(table: Table) -> None:
 
 def fail(error: Exception) -> NoReturn:
     """Prints one clear message and ends with status 1; what it quotes (a file's name) controls no terminal."""
-    text = "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in str(error))
-    errors.print(f"[red]error[/] {escape(text)}", soft_wrap=True)
+    errors.print(f"[red]error[/] {escape(without_controls(str(error)))}", soft_wrap=True)
     raise typer.Exit(1)
+
+
+def without_controls(text: str) -> str:
+    """Text that controls no terminal; its lines stay."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in text)
 
 
 def quieten() -> None:

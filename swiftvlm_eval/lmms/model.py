@@ -1,6 +1,7 @@
 """What lmms-eval asks of a model: its arguments, its answers to requests, and a class for every family and method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import Any, ClassVar
 
@@ -46,6 +47,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
         rev: free text; lmms-eval's response cache tells runs apart by their arguments.
         checkpoint: an already loaded model, in place of `pretrained` and what belongs to it.
         journal: answers of an unfinished run, which are not made again; new ones are added.
+        on_answers: called with the number of answers that were just given or found, in place of a progress bar.
         options: options of the method (`swiftvlm-eval methods` lists them).
 
     Raises:
@@ -75,6 +77,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
         rev: str | None = None,
         checkpoint: Checkpoint | None = None,
         journal: Journal | None = None,
+        on_answers: Callable[[int], object] | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -86,6 +89,9 @@ class PrunedModel(lmms):  # type: ignore[misc]
         self.system_prompt = system_prompt
         if journal is not None and not isinstance(journal, Journal):
             raise ValueError(f"journal={journal!r}: allowed is a Journal, which the command line cannot give")
+        if on_answers is not None and not callable(on_answers):
+            raise ValueError(f"on_answers={on_answers!r}: allowed is a function, which the command line cannot give")
+        self.on_answers = on_answers
         self.accelerator = Accelerator(cpu=device == "cpu")
         self.checkpoint = checkpoint or load_checkpoint(
             pretrained or family.default_checkpoint,
@@ -170,13 +176,11 @@ class PrunedModel(lmms):  # type: ignore[misc]
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answers of the model, in request order."""
         answers: dict[int, GenerationResult] = {}
-        bar = tqdm(total=len(requests), disable=self.rank != 0, desc=f"{self.method.name} {self.budget:.3g}")
-        with self.session.bound(), torch.inference_mode():
+        with self._counted(len(requests), f"{self.budget:.3g}") as count, self.session.bound(), torch.inference_mode():
             for numbers in batches(requests, self.batch_size_per_gpu):
                 batch = [requests[number] for number in numbers]
                 answers |= zip(numbers, self.answering.answer(batch), strict=True)
-                bar.update(len(numbers))
-        bar.close()
+                count(len(numbers))
         return [answers[number] for number in range(len(requests))]
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[Any]:
@@ -189,9 +193,21 @@ class PrunedModel(lmms):  # type: ignore[misc]
         A loss, not a likelihood: lmms-eval's multiple-choice tasks take the smallest. The pair is the `text` of a
         result, because lmms-eval 0.7.3 turns a bare pair into a string that its own scoring cannot read.
         """
-        bar = tqdm(requests, disable=self.rank != 0, desc=f"{self.method.name} loglikelihood")
-        with self.session.bound(), torch.inference_mode():
-            return [self.answering.score(request) for request in bar]
+        results = []
+        with self._counted(len(requests), "loglikelihood") as count, self.session.bound(), torch.inference_mode():
+            for request in requests:
+                results.append(self.answering.score(request))
+                count(1)
+        return results
+
+    @contextmanager
+    def _counted(self, total: int, what: str) -> Iterator[Callable[[int], object]]:
+        """To be called with the number of new answers: `on_answers`, or else a bar of the first process."""
+        if self.on_answers is not None:
+            yield self.on_answers
+            return
+        with tqdm(total=total, disable=self.rank != 0, desc=f"{self.method.name} {what}") as bar:
+            yield bar.update
 
     def clean(self) -> None:
         """Totals over all processes into lmms-eval's throughput table; called once a run, on every process."""

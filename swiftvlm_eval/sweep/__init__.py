@@ -5,6 +5,6 @@ number of processes may share one output folder.
 """
 
 from swiftvlm_eval.sweep.configurations import Configuration, make_grid, parse_methods, parse_shard
-from swiftvlm_eval.sweep.running import Outcome, Sweep
+from swiftvlm_eval.sweep.running import Outcome, Preview, Sweep
 
-__all__ = ["Configuration", "Outcome", "Sweep", "make_grid", "parse_methods", "parse_shard"]
+__all__ = ["Configuration", "Outcome", "Preview", "Sweep", "make_grid", "parse_methods", "parse_shard"]

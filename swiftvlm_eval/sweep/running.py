@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,23 @@ class Outcome:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Preview:
+    """What would become of a configuration.
+
+    Attributes:
+        configuration: the cell of the grid.
+        status: `run`, `stored` (its record is there) or `refused`, with the reason.
+        answers: stored ones of an unfinished run, which are not made again.
+        reason: one sentence for what is refused.
+    """
+
+    configuration: Configuration
+    status: str
+    answers: int = 0
+    reason: str = ""
+
+
 class Sweep:
     """Runs configurations on one checkpoint.
 
@@ -53,6 +70,7 @@ class Sweep:
         batch_size: prompts per batch.
         limit: documents per task, for trying things out; such records are marked.
         processes: those that share the documents; found out if not given.
+        on_answers: called with the number of answers that this process just gave or found, in place of a bar.
     """
 
     def __init__(
@@ -64,6 +82,7 @@ class Sweep:
         batch_size: int = 1,
         limit: int | None = None,
         processes: Processes | None = None,
+        on_answers: Callable[[int], object] | None = None,
     ) -> None:
         from swiftvlm_eval.lmms.model import model_class
 
@@ -73,6 +92,7 @@ class Sweep:
         self.batch_size = batch_size
         self.limit = limit
         self.processes = processes or Processes(checkpoint.model.device.type)
+        self.on_answers = on_answers
         self.family = family_of(checkpoint.family)
         self.model_class = model_class(self.family.name)
 
@@ -92,6 +112,20 @@ class Sweep:
         # by now their records may be there, or their processes gone
         for configuration in elsewhere:
             yield self._attempt(configuration)
+
+    def preview(self, grid: Sequence[Configuration]) -> list[Preview]:
+        """What `run` would do, without doing it: nothing is claimed, written or deleted."""
+        return [self._previewed(configuration) for configuration in grid]
+
+    def _previewed(self, configuration: Configuration) -> Preview:
+        try:
+            configuration = settled(configuration, self.checkpoint.adapter)
+            self._check(configuration)
+        except ValueError as error:
+            return Preview(configuration, "refused", reason=str(error))
+        if self._record(configuration):
+            return Preview(configuration, "stored")
+        return Preview(configuration, "run", answers=len(Journal(self._answers_file(configuration))))
 
     def _attempt(self, configuration: Configuration) -> Outcome:
         try:
@@ -171,6 +205,10 @@ class Sweep:
     def _lmms_eval_folder(self, configuration: Configuration) -> Path:
         return self.out / "lmms_eval" / self._identity(configuration)
 
+    def _answers_file(self, configuration: Configuration) -> Path:
+        """Where the answers of an unfinished run by this code are."""
+        return self.out / "partial" / f"{self._identity(configuration)}-{self._code()}.jsonl"
+
     def _clear_leftovers(self, configuration: Configuration) -> None:
         """Deletes what a killed run left: results without samples, or samples without a record."""
         for leftover in (self._lmms_eval_folder(configuration), self._record_folder(configuration)):
@@ -186,7 +224,7 @@ class Sweep:
 
     def _run_one(self, configuration: Configuration) -> Path:
         processes = self.processes
-        stored = self.out / "partial" / f"{self._identity(configuration)}-{self._code()}.jsonl"
+        stored = self._answers_file(configuration)
         model = self.model_class(
             checkpoint=self.checkpoint,
             method=configuration.method,
@@ -195,6 +233,7 @@ class Sweep:
             batch_size=self.batch_size,
             device=self.checkpoint.model.device.type,
             journal=Journal(stored, processes.number, processes.count),
+            on_answers=self.on_answers,
             **configuration.options,
         )
         results_file = self._evaluate(model, configuration)

@@ -150,8 +150,6 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--task", "demo_gqa", "--doc", "1", "--methods", "fastvv"), "method='fastvv': unknown"),
     (("--task", "demo_gqa", "--doc", "1", "--budget", "1/3,2/9"), "budget='1/3,2/9'"),
     (("--image", "{image}", "--question", "Why?", "--budget", "192"), "192"),
-    (("--image", "{image}", "--question", "Why?", "--image-mode", "middle"), "image_mode='middle'"),
-    (("--image", "{image}", "--question", "Why?", "--layout", "heap"), "layout='heap': allowed are columns, rows"),
 ]
 
 
@@ -175,6 +173,19 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
     assert message in said
     assert said.startswith("error ") and not out.strip()
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--image-mode", "middle", "'middle' is not one of 'pad', 'hf_default'"),
+        ("--layout", "heap", "'heap' is not one of 'columns', 'rows'"),
+    ],
+)
+def test_a_choice_that_is_none_is_a_usage_error(option: str, value: str, message: str, tmp_path: Path) -> None:
+    asked = ("--task", "demo_gqa", "--doc", "1", "--out", str(tmp_path / "out"))
+    status, _, said = run("show", "--model", "demo", *asked, option, value)
+    assert status == 2 and message in said and not (tmp_path / "out").exists()
 
 
 def test_half_an_image_is_refused_also_where_pillow_was_told_to_take_it(

@@ -8,8 +8,9 @@ from fake_runs import description, samples_of, write_run
 from tiny_checkpoint import in_memory
 
 from swiftvlm_eval import sweep
-from swiftvlm_eval.cli import runs
-from swiftvlm_eval.cli.runs import exit_status, forget, say_budgets
+from swiftvlm_eval.cli import demo
+from swiftvlm_eval.cli.demo import forget
+from swiftvlm_eval.cli.sweeping import exit_status, say_budgets
 from swiftvlm_eval.results import import_run, write_record
 from swiftvlm_eval.sweep import Configuration, Outcome
 
@@ -113,7 +114,7 @@ def test_the_demo_reads_its_grid_once(tmp_path: Path, monkeypatch: pytest.Monkey
     def stop(_: str, __: Path, grid: list[Configuration], *___: object, **____: object) -> None:
         raise ValueError(f"{len(grid)} configurations")
 
-    monkeypatch.setattr(runs, "run_sweep", stop)
+    monkeypatch.setattr(demo, "run_sweep", stop)
     status, _, output = run("demo", "--out", str(tmp_path), "--methods", "vanilla,fastv")
     assert status == 1 and "3 configurations" in output
     assert read == ["vanilla,fastv"]
@@ -124,4 +125,4 @@ def test_generated_data_is_where_it_was_asked_for(tmp_path: Path) -> None:
     assert status == 0 and output.count("wrote") == 4
     assert len(list((tmp_path / "neu ü").glob("*.parquet"))) == 4
     status, _, output = run("demo-data", "--split", "tset", "--out", str(tmp_path / "other"))
-    assert status == 1 and "tset" in output and "train, val" in output
+    assert status == 2 and "'tset' is not one of 'train', 'val', 'test'" in output

@@ -114,24 +114,3 @@ def budget_flag(cell: Cell) -> str:
     if cell.executed is None or cell.asked is None:
         return "off budget: tokens not recorded"
     return f"off budget: {number(cell.executed, 1)} for {number(cell.asked, 1)} tokens"
-
-
-def summary(board: Board) -> tuple[list[str], list[list[str]]]:
-    """Returns a short table for a terminal: header, and one line a row without intervals.
-
-    A star marks the best of its budget, a tilde what may still be the best, a question mark what could not be tested,
-    and an exclamation mark what was off its budget.
-    """
-    columns = [column for column in _columns(board, "cost", "timing") if column.summary]
-    scores = len(board.benchmarks) + len(board.groups)
-    titles = [heading.text for heading in headings(board, "cost")[:scores]]
-    header = ["budget", "method", *titles, *(column.summary or "" for column in columns)]
-    marks = {"best": "*", "tied": "~", "untested": "?", "off_budget": "!", "": ""}
-    body: list[list[str]] = []
-    for row in board.rows:
-        cells = figures(board, row, "cost")[:scores]
-        budget = MISSING if row.budget is None else f"{number(100 * row.budget, 1)} %"
-        texts = [f"{cell.lines[0].partition(' [')[0]}{marks[cell.mark]}" for cell in cells]
-        costs = [number(row.figures.get(column.attribute), _places(board, column)) for column in columns]
-        body.append([budget, row.label, *texts, *costs])
-    return header, body

@@ -5,7 +5,7 @@ from fake_runs import grid
 
 from swiftvlm_eval.leaderboard.board import Board, Row
 from swiftvlm_eval.leaderboard.build import collect
-from swiftvlm_eval.leaderboard.render.grid import figures, headings, summary
+from swiftvlm_eval.leaderboard.render.grid import figures, headings
 from swiftvlm_eval.results import shipped_benchmarks
 
 
@@ -59,11 +59,3 @@ def test_tiny_figures_keep_three_digits_that_mean_something(board: Board) -> Non
     assert shown(4.2, 1.4) == ["FLOPs (T)", "4.20", "1.40"]
     assert shown(0.00123456, 0.000456789) == ["FLOPs (G)", "1.23", "0.46"]
     assert shown(0.00045, 0.000075) == ["FLOPs (M)", "450.0", "75.00"]
-
-
-def test_the_short_table_marks_the_best_and_has_no_intervals(board: Board) -> None:
-    header, body = summary(board)
-    assert header[:4] == ["budget", "method", "RefCOCO", "GQA"]
-    assert header[-4:] == ["tokens", "TFLOPs", "prefill ms", "speed-up"]
-    assert [line[:2] for line in body] == [["100.0 %", "vanilla"], ["33.3 %", "fastv"]]
-    assert not any("[" in text for line in body for text in line)
