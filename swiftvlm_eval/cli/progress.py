@@ -4,7 +4,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,13 +85,20 @@ def logged(path: Path) -> Iterator[None]:
                 import lmms_eval.models  # noqa: F401  (sets up the logger when it is first imported)
 
                 logger.remove()
-                logger.add(stream, level="INFO", format="{time:HH:mm:ss} {level}: {message}")
+                logger.add(_to(stream), level="INFO", format="{time:HH:mm:ss} {level}: {message}")
                 logger.add(_to_terminal, level="WARNING", format="{level}: {message}")
                 yield
         finally:
             console.file = errors.file = None  # type: ignore[assignment]  # again whatever sys has
             stream.close()
             quieten()
+
+
+def _to(stream: LineLog) -> Callable[[str], None]:
+    def write(message: str) -> None:
+        stream.write(message)
+
+    return write
 
 
 def _to_terminal(message: str) -> None:

@@ -69,6 +69,11 @@ def test_a_count_for_other_images_is_found_before_weights_are_read(tmp_path: Pat
         SwiftvlmLlava(pretrained=str(tmp_path), device="cpu", budget=192)
 
 
+def test_a_function_for_answers_cannot_come_from_the_command_line() -> None:
+    with pytest.raises(ValueError, match="on_answers='x': allowed is a function"):
+        make_model("vanilla", on_answers="x")
+
+
 def test_vanilla_has_no_budget_but_the_whole() -> None:
     assert make_model("vanilla").description.budget == 1.0
 
