@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "PYTHON='$(PYTHON)': Python 3.11 or 3.12 is needed: set PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@echo "installing into $(VENV): some minutes, 7 GB; what pip says: $(LOG)"
-	@$(BIN)/python -m pip install --progress-bar off --constraint constraints.txt --editable ".[dev]" >$(LOG) 2>&1 || \
+	@$(BIN)/python -m pip install --progress-bar off --constraint constraints.txt --editable ".[eval,dev]" >$(LOG) 2>&1 || \
 		{ tail -n 15 $(LOG); echo "pip failed; all that it said: $(LOG)"; exit 1; }
 	@touch $(STAMP)
 

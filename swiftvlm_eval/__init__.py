@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from swiftvlm_eval.pruning.scores import top_k
     from swiftvlm_eval.pruning.work import PromptWork, Work
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "BudgetError": "swiftvlm_eval.pruning.budget",

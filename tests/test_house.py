@@ -157,7 +157,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         ),
     },
     "__init__": {"pruning", "analysis"},
-    "__main__": {"plugin"},
+    "command": {"cli"},
+    "__main__": {"command"},
 }
 """Folder or file of the package -> what it may import of the others; types and lazy imports count, too."""
 

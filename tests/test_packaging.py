@@ -10,10 +10,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from test_house import MODULES, imports, run_by
+
+import swiftvlm_eval
+import swiftvlm_eval.command
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-NAMES = {"PIL": "pillow", "yaml": "pyyaml"}
+NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 
 # Run as commands, read by pytest's options, or imported where a browser is there.
 TOOLS = {"cosmic-ray", "mypy", "ruff", "pytest-timeout", "pytest-xdist", "selenium"}
@@ -39,19 +43,71 @@ def imported(*folders: str) -> set[str]:
     return {distribution(name) for name in found - own - sys.stdlib_module_names}
 
 
-RUN = declared(PROJECT["dependencies"])
-DEV = declared(text for extra in PROJECT["optional-dependencies"].values() for text in extra)
+EXTRAS = PROJECT["optional-dependencies"]
+CORE = declared(PROJECT["dependencies"])
+RUN = CORE | declared(EXTRAS["eval"])
+DEV = declared(text for name, extra in EXTRAS.items() if name != "eval" for text in extra)
 
 
 def test_what_the_package_imports_is_declared() -> None:
-    assert imported("swiftvlm_eval") - RUN == set()
+    assert imported("swiftvlm_eval") - RUN - declared(EXTRAS["projection"]) == set()
     assert imported("swiftvlm_eval", "scripts", "tests") - RUN - DEV == set()
+
+
+def reached(*modules: str) -> set[str]:
+    """Modules of ours that these import, at once or later, and so on; types do not count."""
+    found: set[str] = set()
+    waiting = [name for module in modules for name in run_by(module)]
+    while waiting:
+        if (module := waiting.pop()) not in found:
+            found.add(module)
+            own = {name for name in imports(module, types=False) if name in MODULES}
+            waiting += [parent for name in own for parent in run_by(name)]
+    return found
+
+
+def test_the_library_needs_the_core_alone() -> None:
+    homes = {home for name, home in swiftvlm_eval._HOMES.items() if name != "picture"}  # letters come from matplotlib
+    library = reached(*homes, "swiftvlm_eval.testing.check_method")
+    assert {"swiftvlm_eval.pruning.engine", "swiftvlm_eval.models.tower"} <= library
+    needed = {
+        distribution(name.partition(".")[0])
+        for module in library
+        for name in imports(module, types=False)
+        if name.partition(".")[0] not in {"swiftvlm_eval", "", *sys.stdlib_module_names}
+    }
+    assert needed - CORE == set()
+
+
+@pytest.mark.parametrize(("command", "start"), [("swiftvlm-eval", "main"), ("lmms_eval", "lmms_eval_main")])
+def test_a_command_without_its_extra_says_what_to_install(
+    command: str, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [module for module in sys.modules if module.startswith(("swiftvlm_eval.cli", "lmms_eval.cli"))]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("typer", "lmms_eval"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(SystemExit) as ended:
+        getattr(swiftvlm_eval.command, start)()
+    assert str(ended.value.code).startswith(f"{command}: needs the package ")
+    assert str(ended.value.code).endswith("pip install 'swiftvlm-eval[eval]'")
+
+
+def test_a_module_of_ours_that_is_missing_is_no_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "swiftvlm_eval.cli", None)
+    with pytest.raises(ModuleNotFoundError, match=r"swiftvlm_eval\.cli"):
+        swiftvlm_eval.command.main()
+
+
+def test_the_version_is_stated_once_more_and_equal() -> None:
+    assert swiftvlm_eval.__version__ == PROJECT["version"]
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_what_is_declared_is_imported_or_explained() -> None:
     assert RUN - imported("swiftvlm_eval", "scripts") == set()
     stubs = {name for name in DEV if name.startswith("types-") or name.endswith("-stubs")}
-    assert DEV - stubs - TOOLS - imported("scripts", "tests") == set()
+    assert DEV - stubs - TOOLS - imported("swiftvlm_eval", "scripts", "tests") == set()
 
 
 def test_every_declared_package_has_a_tested_version_and_no_address() -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from swiftvlm_eval.models.placement import Rectangle
@@ -126,7 +125,15 @@ def _outline(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], predicted
 
 @lru_cache(maxsize=8)
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, as matplotlib brings it along."""
+    """DejaVu Sans, as matplotlib brings it along.
+
+    Raises:
+        ImportError: matplotlib is missing; the message says what to install.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError("pictures: letters come from matplotlib: pip install 'swiftvlm-eval[eval]'") from error
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
 

@@ -5,6 +5,7 @@ above, and a patch is 30 pixels: patch rows 1 and 2 show the image. A picture is
 image's, so that token t of row r and column c covers the pixels from (120 c, 120 r) to (120 c + 120, 120 r + 120).
 """
 
+import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from swiftvlm_eval import make_method, picture, prune
-from swiftvlm_eval.analysis.drawing import PREDICTED, RETURNED, TRUE, MarkedBox, draw_view, text_block
+from swiftvlm_eval.analysis.drawing import PREDICTED, RETURNED, TRUE, MarkedBox, draw_view, font, text_block
 from swiftvlm_eval.analysis.moments import Moment, moments
 from swiftvlm_eval.analysis.pictures import stage_pictures
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
@@ -218,3 +219,11 @@ def test_text_is_wrapped_to_the_width_and_controls_nothing() -> None:
     assert text_block("w" * 200, 300).height > short.height  # one word too long for a line
     assert text_block("\x1b[31mred\x07", 300).size == short.size
     assert np.asarray(text_block("", 300)).min() == 255
+
+
+def test_without_matplotlib_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    font.cache_clear()
+    with pytest.raises(ImportError, match=r"pip install 'swiftvlm-eval\[eval\]'"):
+        text_block("words", 100)
+    font.cache_clear()
