@@ -36,11 +36,13 @@ SHOWN = 10
 
 def regenerate(out: Path) -> tuple[list[Path], Board]:
     """Writes both leaderboards below `out`; returns the files, and the board of the demo model."""
-    papers = build([], out / "papers", published=sorted((ROOT / "published").glob("*.yaml")))
+    printed = sorted((ROOT / "published").glob("*.yaml"))
+    papers = build([], out / "papers", published=printed, elsewhere={"../demo/index.html": "demo model"})
     records = out / "demo" / "records"
     if records != RECORDS:  # the page links to them only where they stand beside it
         shutil.copytree(RECORDS, records, dirs_exist_ok=True)
-    demo = build([records], out / "demo", include_limited=True)
+    others = {"../papers/index.html": "papers", "analysis.md": "methods taken apart", "../README.md": "all boards"}
+    demo = build([records], out / "demo", include_limited=True, elsewhere=others)
     return [*papers.files, *demo.files], demo.boards[0]
 
 

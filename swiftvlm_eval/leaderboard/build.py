@@ -49,6 +49,7 @@ def build(
     published: Iterable[Path] = (),
     include_limited: bool = False,
     benchmarks: BenchmarkTable | None = None,
+    elsewhere: Mapping[str, str] | None = None,
 ) -> BuildReport:
     """Builds the leaderboard pages of everything found under `inputs`.
 
@@ -60,6 +61,7 @@ def build(
         published: YAML files with numbers from papers.
         include_limited: Also show limited and partial runs, labelled as such.
         benchmarks: The benchmark columns, the shipped ones by default.
+        elsewhere: Pages in other folders to link to: title by address, relative to `out`.
 
     Raises:
         ValueError: An input does not exist, nothing may enter a leaderboard, or the folder cannot be made; the message
@@ -72,7 +74,7 @@ def build(
     if not boards and (given or not papers):
         reasons = "; ".join(problem_lines(problems)) or "no run records or lmms-eval results files found"
         raise ValueError(f"nothing to show: {reasons}")
-    files = pages(boards, papers, problems, files_beside(given, out))
+    files = pages(boards, papers, problems, files_beside(given, out), elsewhere)
     return BuildReport(tuple(boards), replace_pages(out, files), tuple(problems))
 
 
@@ -111,6 +113,7 @@ def pages(
     papers: Sequence[Paper],
     problems: Sequence[Problem],
     records: Mapping[str, str] | None = None,
+    elsewhere: Mapping[str, str] | None = None,
 ) -> dict[str, bytes]:
     """Returns every file of a leaderboard folder by name.
 
@@ -119,6 +122,7 @@ def pages(
         papers: Published tables with their boards.
         problems: What was refused or left out.
         records: Address, relative to the folder, of each record and per-sample file in it, by file name.
+        elsewhere: Pages in other folders to link to: title by address, relative to the folder.
     """
     files: dict[str, bytes] = {}
     printed = [paper.board for paper in papers]
@@ -128,11 +132,11 @@ def pages(
         own[board.slug] = {title: f"{board.slug}.{kind}" for title, kind in _KINDS.items()}
         if has_pairs(board):
             own[board.slug]["pairs as CSV"] = f"{board.slug}{ENDING}.csv"
-    others = {}
+    others = dict(elsewhere or {})
     if papers:
         versus = versus_files(papers, [board for board in boards if not board.limited])
         files |= versus
-        others = {PAGE: TITLE} if versus else {}
+        others |= {PAGE: TITLE} if versus else {}
     near = Neighbours(own, records or {}, {title: name for name, title in others.items()})
     files["index.md"] = index_page(boards, printed, others, problem_lists(problems)).encode()
     files["index.html"] = html_page([*boards, *printed], problem_lists(problems), near).encode()

@@ -121,3 +121,11 @@ def test_results_and_leaderboard_import_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_pages_in_other_folders_are_linked_by_index_and_page(tmp_path: Path) -> None:
+    out = tmp_path / "pages"
+    one_run(tmp_path / "in", "vanilla", RIGHT)
+    build([tmp_path / "in"], out, elsewhere={"../papers/index.html": "papers <b>"})
+    assert "- [papers &lt;b&gt;](../papers/index.html)" in (out / "index.md").read_text()
+    assert '<a href="../papers/index.html">papers &lt;b&gt;</a>' in (out / "index.html").read_text()
