@@ -16,6 +16,7 @@ from swiftvlm_eval import PruningMethod, make_method, method_names
 from swiftvlm_eval.demo import checkpoint_path
 from swiftvlm_eval.leaderboard import build
 from swiftvlm_eval.leaderboard.board import Board
+from swiftvlm_eval.leaderboard.compute.paper_table import SHIPPED, shipped_tables
 from swiftvlm_eval.leaderboard.render.grid import figures
 from swiftvlm_eval.leaderboard.render.markdown import accuracy_table, table
 from swiftvlm_eval.leaderboard.render.text import interval, markdown, number
@@ -36,8 +37,7 @@ SHOWN = 10
 
 def regenerate(out: Path) -> tuple[list[Path], Board]:
     """Writes both leaderboards below `out`; returns the files, and the board of the demo model."""
-    printed = sorted((ROOT / "published").glob("*.yaml"))
-    papers = build([], out / "papers", published=printed, elsewhere={"../demo/index.html": "demo model"})
+    papers = build([], out / "papers", published=shipped_tables(), elsewhere={"../demo/index.html": "demo model"})
     records = out / "demo" / "records"
     if records != RECORDS:  # the page links to them only where they stand beside it
         shutil.copytree(RECORDS, records, dirs_exist_ok=True)
@@ -196,7 +196,7 @@ def texts(board: Board) -> dict[Path, str]:
         README: readme(board),
         METHODS_PAGE: methods_page(),
         FRONT: front_page(board),
-        ROOT / "demo" / "analysis.md": analysis_page(ROOT / "demo", ROOT / "published" / "swiftvlm-table3.yaml"),
+        ROOT / "demo" / "analysis.md": analysis_page(ROOT / "demo", SHIPPED / "swiftvlm-table3.yaml"),
         **{folder / "latency.md": latency_page(folder) for folder in latency},
     }
 

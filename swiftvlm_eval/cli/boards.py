@@ -1,5 +1,6 @@
 """Commands on results: `leaderboard`, `records`."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -40,7 +41,8 @@ def leaderboard_command(
     published: Annotated[
         list[Path] | None,
         typer.Option(
-            "--published", help="YAML with a paper's numbers; repeatable. Shown on its own pages.", exists=True
+            "--published",
+            help="YAML with a paper's numbers, or `papers` for all that come along; repeatable. On own pages.",
         ),
     ] = None,
     include_limited: Annotated[
@@ -67,7 +69,7 @@ def leaderboard_command(
         table = None if benchmarks is None else load_benchmarks(benchmarks)
         builder = build if site is None else partial(build_site, address=address)
         report = builder(
-            inputs or [], target, published=published or (), include_limited=include_limited, benchmarks=table
+            inputs or [], target, published=_tables(published or ()), include_limited=include_limited, benchmarks=table
         )
     except ValueError as error:
         fail(error)
@@ -82,6 +84,22 @@ def leaderboard_command(
         for path in report.files:
             console.print(f"wrote {escape(str(path))}", soft_wrap=True)
     raise typer.Exit(1 if strict and report.problems else 0)
+
+
+def _tables(asked: Sequence[Path]) -> list[Path]:
+    """The published tables that are meant; a file of that name comes before the word `papers`.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    from swiftvlm_eval.leaderboard.compute.paper_table import shipped_tables
+
+    found: list[Path] = []
+    for path in asked:
+        if not path.is_file() and str(path) != "papers":
+            raise ValueError(f"published={str(path)!r}: no such file; allowed are YAML files, or papers")
+        found += [path] if path.is_file() else shipped_tables()
+    return list(dict.fromkeys(found))
 
 
 def _target(out: Path | None, site: Path | None, address: str) -> Path:

@@ -15,9 +15,10 @@ from swiftvlm_eval.joining import schema, site
 from swiftvlm_eval.joining.feed import MOST_ENTRIES, feed, moment
 from swiftvlm_eval.joining.schema import PublishedLeaderboard, json_schema
 from swiftvlm_eval.joining.site import build_site
+from swiftvlm_eval.leaderboard.compute.paper_table import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]
-PAPER = ROOT / "leaderboards" / "published" / "swiftvlm-table2.yaml"
+PAPER = SHIPPED / "swiftvlm-table2.yaml"
 COMMITTED = Path(schema.__file__).with_name("leaderboard.schema.json")
 ATOM = "{http://www.w3.org/2005/Atom}"
 

@@ -1,12 +1,14 @@
 from pathlib import Path
 
 import pytest
+from command_line import run
 from fake_runs import description, grid, samples_of, write_run
 from typer.testing import CliRunner
 
 from swiftvlm_eval.cli import app
+from swiftvlm_eval.leaderboard.compute.paper_table import SHIPPED
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "leaderboards" / "published" / "swiftvlm-table2.yaml"
+PUBLISHED = SHIPPED / "swiftvlm-table2.yaml"
 
 
 @pytest.fixture
@@ -101,3 +103,14 @@ def test_unfinished_runs_of_a_sweep_are_listed(tmp_path: Path, runner: CliRunner
     listed = runner.invoke(app, ["records", str(tmp_path)])
     assert "unfinished fastv-0.3333-abc: 2 answers" in " ".join(listed.output.split())
     assert listed.exit_code == 0
+
+
+def test_the_shipped_tables_are_meant_by_one_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, said = run("leaderboard", "--published", "papers", "--out", "pages")
+    assert status == 0, said
+    tables = {path.stem for path in (tmp_path / "pages").glob("published-*.md")}
+    assert tables == {f"published-2602-03134-table{number}" for number in (1, 2, 3, 4)}
+    status, _, said = run("leaderboard", "--published", "papersx", "--out", "other")
+    assert status == 1 and "published='papersx': no such file; allowed are YAML files, or papers" in said
+    assert not (tmp_path / "other").exists()

@@ -16,6 +16,7 @@ from swiftvlm_eval.results.benchmarks import Benchmark, BenchmarkTable, Kind
 from swiftvlm_eval.results.bounds import Amount, Score, one_line
 from swiftvlm_eval.results.files import LARGEST_RECORD, require_regular
 
+SHIPPED = Path(__file__).resolve().parents[1] / "published"
 NOT_STATED = "not stated"
 # Figures that are no scores: key in a file -> attribute of `columns.yaml` (of FLOPs the file says which).
 FIGURES = {"flops_t": None, "prefill_ms": "prefill_ms", "total_s": "total_s"}
@@ -174,11 +175,16 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def shipped_tables() -> list[Path]:
+    """The published tables that come with the package, by file name."""
+    return sorted(SHIPPED.glob("*.yaml"))
+
+
 def load_published(path: Path, table: BenchmarkTable) -> PublishedTable:
     """Reads one file of published numbers.
 
     Args:
-        path: YAML in the format of `leaderboards/published/`.
+        path: YAML in the format of the shipped ones.
         table: Our benchmark columns.
 
     Raises:

@@ -12,14 +12,14 @@ from fake_runs import description, samples_of, write_run
 from swiftvlm_eval.leaderboard.board import Board
 from swiftvlm_eval.leaderboard.build import build, collect, pages
 from swiftvlm_eval.leaderboard.compute.counterparts import _unlike
-from swiftvlm_eval.leaderboard.compute.paper_table import load_published, measures
+from swiftvlm_eval.leaderboard.compute.paper_table import SHIPPED, load_published, measures
 from swiftvlm_eval.leaderboard.compute.published import Paper, published_boards
 from swiftvlm_eval.leaderboard.compute.versus import Comparison, compare, versus_csv, versus_page
 from swiftvlm_eval.leaderboard.render.markdown import board_page
 from swiftvlm_eval.results import shipped_benchmarks
 
 TABLE = shipped_benchmarks()
-FOLDER = Path(__file__).resolve().parents[3] / "leaderboards" / "published"
+FOLDER = SHIPPED
 
 
 def whole(number: int) -> Paper:
