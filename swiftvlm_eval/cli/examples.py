@@ -103,8 +103,8 @@ EXAMPLES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
             ),
         ),
         (
-            "their validation, in an environment of its own (Python 3.12):",
-            ("every_eval_ever validate 'eee/data/*/*/*/*.json'",),
+            "of a sweep of your own:",
+            ("swiftvlm-eval export results/records --out eee --organization Us",),
         ),
     ),
     "methods": (

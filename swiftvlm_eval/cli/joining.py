@@ -183,7 +183,7 @@ def _wanted_cell(cell: "Configuration", usual: "DefaultGrid") -> "WantedCell":
 
 def export_command(
     inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="Folders or files: records.", exists=True)],
-    out: Annotated[Path, typer.Option("--out", help="Folder that gets `data/`; created if needed.")],
+    out: Annotated[Path, typer.Option("--out", "--output_path", help="Folder that gets `data/`; created if needed.")],
     organization: Annotated[str, typer.Option("--organization", help="Who ran the records.")],
     relationship: Annotated[
         str,

@@ -49,7 +49,7 @@ def test_the_check_runs_code_of_the_base_alone() -> None:
     ]
     assert checkouts[0]["ref"] == "${{ github.event.pull_request.base.sha }}"
     commands = "\n".join(step["run"] for step in steps(FOLDER / "submissions.yml") if "run" in step)
-    assert "install --constraint base/constraints.txt ./base" in commands
+    assert "install --constraint base/constraints.txt './base[eval]'" in commands
     assert not re.search(r"(?:python|pip|bash|sh|source|make|cd)\b[^\n]*\bproposed", commands)
     assert loaded(FOLDER / "submissions.yml")[True] == {"pull_request": {"paths": ["leaderboards/submissions/**"]}}
 
