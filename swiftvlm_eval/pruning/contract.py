@@ -10,7 +10,7 @@ sequence; position ids are the engine's.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -22,7 +22,7 @@ from swiftvlm_eval.models.tower_rows import TowerPoint, TowerRows
 from swiftvlm_eval.pruning.layer_rows import LayerRows
 from swiftvlm_eval.pruning.outside import source_sha256
 from swiftvlm_eval.pruning.schedule import Plan, Scheduled, Stage
-from swiftvlm_eval.pruning.words import Need, PositionRule, Scope
+from swiftvlm_eval.pruning.words import Need, Order, PositionRule, Scope
 
 if TYPE_CHECKING:
     from swiftvlm_eval.pruning.work import PromptWork, Work
@@ -134,18 +134,20 @@ class Signals(ABC):
         """The edit that keeps some of the live visual rows and drops the others.
 
         Args:
-            kept: int64, row numbers among the V live rows, ascending.
+            kept: int64, row numbers among the V live rows; they stay in sequence order.
             carry: see `RowEdit`.
             appended: [C, hidden_size], rows that stand for several tokens, to follow the last visual row.
         """
+        order: Order = "any" if kept.dtype == torch.bool else "ascending"
+        kept = kept if order == "any" else kept.sort().values
         edit = RowEdit(self.states[kept], self.index[kept], self.places[kept], carry)
-        if appended is None:
-            return edit
-        return edit.with_merged_rows(appended, self.places[-1:].expand(len(appended)) + 0.5, carry)
+        if appended is not None:
+            edit = edit.with_merged_rows(appended, (self.places[-1:] + 0.5).expand(len(appended)), carry)
+        return edit.sure(order)
 
     def keep_all(self, carry: Any = None) -> "RowEdit":
         """The edit that changes nothing."""
-        return RowEdit(self.states, self.index, self.places, carry)
+        return RowEdit(self.states, self.index, self.places, carry).sure("ascending")
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ class RowEdit:
         made: how many of the rows this edit made of several.
         evict_from: the first decoder layer whose cache also forgets what this edit drops; None leaves the caches of
             layers that have run as they are.
+        order: what `sure` says of the places; `dataclasses.replace` forgets it.
     """
 
     states: Tensor
@@ -171,6 +174,12 @@ class RowEdit:
     carry: Any = None
     made: int = 0
     evict_from: int | None = None
+    order: Order = field(default="any", init=False)
+
+    def sure(self, order: Order) -> "RowEdit":
+        """This edit, whose places are sure to be ordered so: less has to be sorted. See `words.Order`."""
+        object.__setattr__(self, "order", order)
+        return self
 
     def with_merged_rows(self, states: Tensor, places: Tensor, carry: Any) -> "RowEdit":
         """This edit with further rows, [C, hidden_size] at places [C], that stand for several tokens each."""

@@ -22,12 +22,13 @@ from swiftvlm_eval.models.attention import KERNELS
 from swiftvlm_eval.models.tower import TowerCapture
 from swiftvlm_eval.models.tower_rows import TowerPoint, TowerRows
 from swiftvlm_eval.pruning.binding import restored, telling_ids
-from swiftvlm_eval.pruning.caches import Segment, evict
+from swiftvlm_eval.pruning.caches import Segment, evict, following_ids
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit
 from swiftvlm_eval.pruning.layer_attention import LayerAttention
 from swiftvlm_eval.pruning.layer_rows import ModuleWatch
 from swiftvlm_eval.pruning.masks import attention_mask, left_padded
 from swiftvlm_eval.pruning.prompt import read_prompt, refuse_tensors, sample_seed
+from swiftvlm_eval.pruning.rotations import RowRotation, Rotations
 from swiftvlm_eval.pruning.rows import SampleRows, apply_edit
 from swiftvlm_eval.pruning.schedule import Plan, Stage
 from swiftvlm_eval.pruning.signals import SampleSignals, Sources, check_needs
@@ -164,11 +165,12 @@ class PruningSession:
         rows = read_prompt(visual, mask, position_ids, self.adapter.decoder.position_axes)
         plans = [self.plan(len(sample.index)) for sample in rows]
         self.traces = [
-            SampleTrace(len(sample.index), len(sample.text), sample.num_question, plan)
+            SampleTrace(len(sample.index), sample.arrangement.num_text, sample.num_question, plan)
             for sample, plan in zip(rows, plans, strict=True)
         ]
         self._segments, self._layer_rows, self._cache, self._seen = [], [], ref(cache), hidden.shape[1]
         stages = [{stage.boundary: stage for stage in plan.stages} for plan in plans]
+        self._rotation = self._prompt_rotation = Rotations(self.adapter.decoder, hidden).of_batch(rows)
         reads = "decoder_input" in self.method.needs
         carries: list[Any] = [
             self._prepare(number, sample, hidden) if reads and due else None
@@ -181,6 +183,7 @@ class PruningSession:
             if layer in boundaries:
                 due = [stage.get(layer) for stage in stages]
                 hidden, rows, carries = self._edit(due, hidden, previous, rows, carries, cache)
+                self._rotation = self._rotation.source.of_batch(rows)
                 tables = None
             if tables is None:
                 tables = self._tables(rows, hidden)
@@ -214,14 +217,11 @@ class PruningSession:
         """Segment, mask and rotary tables of the sequences as they are now; computed once per stage."""
         width = hidden.shape[1]
         lengths = tuple(len(sample) for sample in rows)
-        ids = torch.zeros((self.adapter.decoder.position_axes, len(rows), width), device=hidden.device)
-        for number, sample in enumerate(rows):
-            ids[:, number, width - len(sample) :] = sample.position_ids
         shared = not self._renumbered and bool(self._segments)
-        following = self._segments[-1].next_ids if shared else ids[:, :, -1:] + 1
+        following = self._segments[-1].next_ids if shared else following_ids(rows)
         segment = Segment(lengths, width, following)
         mask = attention_mask(self.adapter.decoder.attention_implementation, lengths, width, width, 0, hidden)
-        return segment, mask, self.adapter.decoder.rotary(hidden, ids)
+        return segment, mask, self._rotation.tables
 
     def _edit(
         self,
@@ -282,19 +282,20 @@ class PruningSession:
             held = cache.layers[stage.boundary - 1]
             cached = held.keys[number][:, -len(rows) :], held.values[number][:, -len(rows) :]
         questions: Sequence[str | None] = self.questions or [None]
-        scorer = None
+        scorer, rotation = None, RowRotation(self._rotation, self._prompt_rotation, number)
         if stage.scored_by == "previous":
-            scorer = LayerAttention(self.adapter.decoder, stage.boundary - 1, rows, before, cached and cached[0])
+            keys = None if cached is None else cached[0]
+            scorer = LayerAttention(self.adapter.decoder, stage.boundary - 1, rows, before, keys, rotation)
         elif stage.scored_by == "next":
-            scorer = LayerAttention(self.adapter.decoder, stage.boundary, rows, states, None)
+            scorer = LayerAttention(self.adapter.decoder, stage.boundary, rows, states, None, rotation)
         watched = "module_io" in self.method.needs and stage.boundary > 0
         return SampleSignals(
             stage=stage,
-            num_visual=len(rows.prompt.visual),
-            states=states[rows.visual],
+            num_visual=rows.prompt.arrangement.num_visual,
+            states=rows.arrangement.visual_of(states),
             index=rows.index,
-            places=rows.places[rows.visual],
-            text_states=states[rows.text],
+            places=rows.arrangement.visual_of(rows.places),
+            text_states=rows.arrangement.text_of(states),
             num_question=rows.num_question,
             carry=carry,
             sources=Sources(

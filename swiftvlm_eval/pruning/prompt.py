@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,14 +34,28 @@ def read_prompt(visual: Tensor, mask: Tensor | None, position_ids: Tensor | None
     elif len(position_ids) < axes:
         raise ValueError(f"position_ids with {len(position_ids)} axes: this decoder has {axes}")
     position_ids = position_ids[-axes:].expand(axes, batch, width)
-    real = torch.ones_like(visual) if mask is None else mask.bool()
+    on_host = _on_host(visual, mask, position_ids)
     found = []
-    for sample, (is_real, is_visual) in enumerate(torch.stack([real, visual], dim=1).tolist()):
-        start = width - sum(is_real)
-        if not all(is_real[start:]) or start == width:
+    for sample in range(batch):
+        is_real, is_visual, ids = on_host[:, sample]
+        start = width - int(is_real.sum())
+        if not is_real[start:].all() or start == width:
             raise ValueError("attention_mask: prompts must be padded on the left and hold at least one token")
-        found.append(initial_rows(is_visual[start:], position_ids[:, sample, start:]))
+        steady = axes == 1 and bool((np.diff(ids[start:]) == 1).all())
+        rows = initial_rows(
+            is_visual[start:].astype(bool).tolist(),
+            position_ids[:, sample, start:],
+            int(ids[start]) if steady else None,
+        )
+        found.append(rows)
     return found
+
+
+def _on_host(visual: Tensor, mask: Tensor | None, position_ids: Tensor) -> "np.ndarray[Any, Any]":
+    """[3, B, L] on the host: which rows are real, which visual, and the first axis of the position ids."""
+    real = torch.ones_like(visual) if mask is None else mask.bool()
+    kind = position_ids.dtype
+    return torch.stack([real.to(kind), visual.to(kind), position_ids[0]]).cpu().numpy()
 
 
 def refuse_tensors(arguments: Mapping[str, Any]) -> None:

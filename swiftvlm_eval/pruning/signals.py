@@ -11,6 +11,7 @@ from torch import Tensor
 from swiftvlm_eval.models.adapter import DecoderPart, FamilyAdapter
 from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.models.tower import TowerView
+from swiftvlm_eval.pruning.arrangement import OneRun
 from swiftvlm_eval.pruning.contract import PruningMethod, Signals
 from swiftvlm_eval.pruning.layer_attention import LayerAttention
 from swiftvlm_eval.pruning.layer_rows import LayerRows, ModuleIO
@@ -83,18 +84,30 @@ class SampleSignals(Signals):
         scope: Scope = "all",
     ) -> Tensor:
         """See `Signals.attention`."""
-        rows, asking = self.sources.rows, None
+        asking = self._asking(queries)
         if visual_queries is not None:
-            asking = rows.visual[visual_queries]
-        elif queries is not None:
-            asking = rows.text[queries]
+            asking = self.sources.rows.visual[visual_queries]
         if candidates is not None and index is not None:
             return self._scorer.to_candidates(candidates, index, rope, scope)
         return self._scorer.to_visual(asking, rope, scope)
 
     def rope_similarity(self, queries: Tensor) -> Tensor:
         """See `Signals.rope_similarity`."""
-        return self._scorer.rope_similarity(self.sources.rows.text[queries])
+        return self._scorer.rope_similarity(self._asking(queries))
+
+    @cached_property
+    def question_rows(self) -> Tensor:  # type: ignore[override]
+        """See `Signals.question_rows`."""
+        return super().question_rows
+
+    def _asking(self, queries: Tensor | None) -> Tensor | int:
+        """Text rows as rows of the sequence; those at its end as how many these are. None is the last one."""
+        ends = isinstance(self.sources.rows.arrangement, OneRun)
+        if queries is None:
+            return 1 if ends else self.sources.rows.text[-1:]
+        if ends and queries is self.__dict__.get("question_rows"):
+            return self.num_question
+        return self.sources.rows.text[queries]
 
     @property
     def asked(self) -> int:
@@ -112,8 +125,8 @@ class SampleSignals(Signals):
         before, cached = self.sources.before, self.sources.cached
         if before is None or cached is None:
             raise RuntimeError("no layer has run before boundary 0")
-        which = self.sources.rows.visual if rows == "visual" else self.sources.rows.text
-        return LayerRows(which, before, cached, self.sources.module_io)
+        parts = self.sources.rows.arrangement
+        return LayerRows(parts.visual if rows == "visual" else parts.text, before, cached, self.sources.module_io)
 
     @property
     def rotation(self) -> tuple[Tensor, Tensor]:

@@ -35,9 +35,9 @@ def test_scores_come_from_the_declared_layer(name: str) -> None:
         asked: list[int] = []
         stock = session.adapter.decoder.queries
 
-        def queries(layer: int, states: torch.Tensor) -> torch.Tensor:
+        def queries(layer: int, *states: torch.Tensor) -> torch.Tensor:
             asked.append(layer)
-            return stock(layer, states)
+            return stock(layer, *states)
 
         session.adapter.decoder.queries = queries  # type: ignore[method-assign]
         generate(model, inputs_for(processor))
