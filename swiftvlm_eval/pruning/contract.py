@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.models.tower import TowerView
@@ -72,7 +73,7 @@ class Signals(ABC):
             visual_queries: int64, row numbers among the V live visual rows, in place of text rows.
             candidates: [C, hidden_size] rows to score instead of the live visual rows, for the last prompt token
                 (next-layer stages only).
-            index: int64, [C], their visual indices; the engine looks their position ids up.
+            index: int64, [C], their visual indices, by which their position ids are looked up; None for 0..N-1.
             rope: rotate queries and keys.
             scope: keys under the softmax.
 
@@ -130,6 +131,11 @@ class Signals(ABC):
         count = len(self.text_states)
         return torch.arange(count - self.num_question, count, device=self.states.device)
 
+    @property
+    def question_states(self) -> Tensor:
+        """[num_question, hidden_size], the states of `question_rows`."""
+        return self.text_states[self.question_rows]
+
     def keep(self, kept: Tensor, carry: Any = None, appended: Tensor | None = None) -> "RowEdit":
         """The edit that keeps some of the live visual rows and drops the others.
 
@@ -143,11 +149,11 @@ class Signals(ABC):
         edit = RowEdit(self.states[kept], self.index[kept], self.places[kept], carry)
         if appended is not None:
             edit = edit.with_merged_rows(appended, (self.places[-1:] + 0.5).expand(len(appended)), carry)
-        return edit.sure(order)
+        return edit.sure(order, appended is None)
 
     def keep_all(self, carry: Any = None) -> "RowEdit":
         """The edit that changes nothing."""
-        return RowEdit(self.states, self.index, self.places, carry).sure("ascending")
+        return RowEdit(self.states, self.index, self.places, carry).sure("ascending", True)
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,7 @@ class RowEdit:
         made: how many of the rows this edit made of several.
         evict_from: the first decoder layer whose cache also forgets what this edit drops; None leaves the caches of
             layers that have run as they are.
-        order: what `sure` says of the places; `dataclasses.replace` forgets it.
+        order, whole: what `sure` says of the places; `dataclasses.replace` forgets it.
     """
 
     states: Tensor
@@ -175,17 +181,19 @@ class RowEdit:
     made: int = 0
     evict_from: int | None = None
     order: Order = field(default="any", init=False)
+    whole: bool = field(default=False, init=False)
 
-    def sure(self, order: Order) -> "RowEdit":
-        """This edit, whose places are sure to be ordered so: less has to be sorted. See `words.Order`."""
+    def sure(self, order: Order, whole: bool) -> "RowEdit":
+        """This edit, whose places are sure to be so ordered (see `words.Order`), and whole: less is computed."""
         object.__setattr__(self, "order", order)
+        object.__setattr__(self, "whole", whole)
         return self
 
     def with_merged_rows(self, states: Tensor, places: Tensor, carry: Any) -> "RowEdit":
         """This edit with further rows, [C, hidden_size] at places [C], that stand for several tokens each."""
         return RowEdit(
             torch.cat([self.states, states]),
-            torch.cat([self.index, self.index.new_full((len(states),), -1)]),
+            pad(self.index, (0, len(states)), value=-1),
             torch.cat([self.places, places]),
             carry,
             self.made + len(states),

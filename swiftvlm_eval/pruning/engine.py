@@ -28,7 +28,7 @@ from swiftvlm_eval.pruning.layer_attention import LayerAttention
 from swiftvlm_eval.pruning.layer_rows import ModuleWatch
 from swiftvlm_eval.pruning.masks import attention_mask, left_padded
 from swiftvlm_eval.pruning.prompt import read_prompt, refuse_tensors, sample_seed
-from swiftvlm_eval.pruning.rotations import RowRotation, Rotations
+from swiftvlm_eval.pruning.rotations import Rotations, RowRotation
 from swiftvlm_eval.pruning.rows import SampleRows, apply_edit
 from swiftvlm_eval.pruning.schedule import Plan, Stage
 from swiftvlm_eval.pruning.signals import SampleSignals, Sources, check_needs
@@ -194,14 +194,18 @@ class PruningSession:
                 trace.rows_per_layer.append(len(sample.index))
             self._modules.active = layer if layer + 1 in boundaries else None
             previous = hidden if layer + 1 in boundaries else None
-            hidden = module(
-                hidden,
-                attention_mask=layer_mask,
-                position_embeddings=rope,
-                position_ids=None,  # gaps in position ids would be read as packed sequences
-                past_key_values=cache,
-                use_cache=True,
-            )
+            following = [stage.get(layer + 1) for stage in stages]
+            with self._modules.input_of(
+                module.self_attn, any(due and due.scored_by == "previous" for due in following)
+            ):
+                hidden = module(
+                    hidden,
+                    attention_mask=layer_mask,
+                    position_embeddings=rope,
+                    position_ids=None,  # gaps in position ids would be read as packed sequences
+                    past_key_values=cache,
+                    use_cache=True,
+                )
         self._tower.forget()
         self._modules.forget()
         return hidden
@@ -284,10 +288,11 @@ class PruningSession:
         questions: Sequence[str | None] = self.questions or [None]
         scorer, rotation = None, RowRotation(self._rotation, self._prompt_rotation, number)
         if stage.scored_by == "previous":
-            keys = None if cached is None else cached[0]
-            scorer = LayerAttention(self.adapter.decoder, stage.boundary - 1, rows, before, keys, rotation)
+            scorer = LayerAttention(self.adapter.decoder, stage.boundary - 1, rows, before, rotation)
+            if cached is not None and self._modules.normed is not None:
+                scorer.ran(cached[0], self._modules.normed[number, -len(rows) :])
         elif stage.scored_by == "next":
-            scorer = LayerAttention(self.adapter.decoder, stage.boundary, rows, states, None, rotation)
+            scorer = LayerAttention(self.adapter.decoder, stage.boundary, rows, states, rotation)
         watched = "module_io" in self.method.needs and stage.boundary > 0
         return SampleSignals(
             stage=stage,
@@ -300,6 +305,7 @@ class PruningSession:
             carry=carry,
             sources=Sources(
                 rows=rows,
+                sequence=states,
                 before=before,
                 scorer=scorer,
                 cached=cached,

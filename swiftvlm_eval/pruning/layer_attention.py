@@ -21,7 +21,6 @@ class LayerAttention:
         layer: the scoring layer, 0-based.
         rows: the sample's rows, as they are at that layer's input.
         states: [n, hidden_size], that layer's input.
-        cached_keys: [kv_heads, n, head_dim], rotated keys of a layer that has run; None projects them.
         rotation: tables of the sample's rows.
     """
 
@@ -31,7 +30,6 @@ class LayerAttention:
         layer: int,
         rows: SampleRows,
         states: Tensor | None,
-        cached_keys: Tensor | None,
         rotation: RowRotation,
     ) -> None:
         if states is None:
@@ -40,9 +38,14 @@ class LayerAttention:
         self.layer = layer
         self.rows = rows
         self.states = states
-        self.cached_keys = cached_keys
         self.rotation = rotation
         self.asked = 0
+        self._cached: Tensor | None = None
+        self._normed: Tensor | None = None
+
+    def ran(self, keys: Tensor, normed: Tensor) -> None:
+        """Notes what a layer that has run holds already: rotated keys, [kv_heads, n, head_dim], and normed states."""
+        self._cached, self._normed = keys, normed
 
     def to_visual(self, asking: Tensor | int, rope: bool, scope: Scope) -> Tensor:
         """[heads, q, V]: attention of rows to the live visual rows.
@@ -52,40 +55,45 @@ class LayerAttention:
             rope: rotate queries and keys.
             scope: keys under the softmax.
         """
-        visual_alone, cached = scope == "visual", rope and self.cached_keys is not None
-        if cached or visual_alone:
-            query = self._queries(asking, rope, self.states)
+        visual_alone, part = scope == "visual", self.rows.arrangement.visual_of
+        cached = self._cached if rope else None
+        normed = self._normed
+        if normed is None and cached is None and not visual_alone:
+            normed = self.decoder.normed(self.layer, self.states)
+        query = self._queries(asking, rope, normed)
+        if cached is not None:
+            keys = part(cached, 1) if visual_alone else cached
         else:
-            states = self.decoder.normed(self.layer, self.states)
-            query = self._queries(asking, rope, states, normed=True)
-        part = self.rows.arrangement.visual_of
-        if cached and self.cached_keys is not None:
-            keys = part(self.cached_keys, 1) if visual_alone else self.cached_keys
-        elif visual_alone:
-            keys = self._keys(part(self.states), [part(table) for table in self.rotation.live] if rope else None)
-        else:
-            keys = self._keys(states, self.rotation.live if rope else None, normed=True)
-        rows = attention_rows(query, keys, self._visible(asking, visual_alone))
+            states = self.states if normed is None else normed
+            table = self.rotation.live if rope else None
+            if visual_alone:
+                states, table = part(states), None if table is None else (part(table[0]), part(table[1]))
+            keys = self._keys(states, table, normed is not None)
+        rows = attention_rows(query, keys, self._hidden(asking, visual_alone))
         return rows if visual_alone else part(rows, 2)
 
-    def to_candidates(self, candidates: Tensor, index: Tensor, rope: bool, scope: Scope) -> Tensor:
+    def to_candidates(self, candidates: Tensor, index: Tensor | None, rope: bool, scope: Scope) -> Tensor:
         """[heads, 1, C]: attention of the last row to rows that need not be live.
 
         Args:
             candidates: [C, hidden_size]; with scope `all` they stand beside the live text rows.
-            index: int64, [C], their visual indices.
+            index: int64, [C], their visual indices; None for all of the prompt in order.
             rope: rotate queries and keys.
             scope: keys under the softmax.
         """
-        query, states = self._queries(self._last, rope, self.states), candidates
+        parts, last, states = self.rows.arrangement, self._last, candidates
         table = self.rotation.of_index(self.rows.prompt, index) if rope else None
         if scope == "all":
-            text = self.rows.arrangement.text_of
-            states = torch.cat([candidates, text(self.states)])
+            states = torch.cat([candidates, parts.text_of(self.states)])
             if table is not None:
-                cos, sin = (torch.cat([own, text(live)]) for own, live in zip(table, self.rotation.live, strict=True))
-                table = cos, sin
-        return attention_rows(query, self._keys(states, table))[..., : len(candidates)]
+                live = self.rotation.live
+                table = torch.cat([table[0], parts.text_of(live[0])]), torch.cat([table[1], parts.text_of(live[1])])
+        else:
+            states = torch.cat([candidates, _chosen(self.states, last)])
+        normed = self.decoder.normed(self.layer, states)  # the last row is the one that asks
+        query = self._queries(last, rope, normed, at=1)
+        keys = self._keys(normed if scope == "all" else normed[: len(candidates)], table, normed=True)
+        return attention_rows(query, keys)[..., : len(candidates)]
 
     def rope_similarity(self, asking: Tensor | int) -> Tensor:
         """[q, V]: what rotary attention gives to queries and keys of ones; `asking` as in `to_visual`."""
@@ -102,19 +110,22 @@ class LayerAttention:
     def _last(self) -> Tensor | int:
         return 1 if isinstance(self.rows.arrangement, OneRun) else self.rows.text[-1:]
 
-    def _visible(self, asking: Tensor | int, visual_alone: bool) -> Tensor | None:
-        """bool, [q, keys]; None where every row sees every key."""
+    def _hidden(self, asking: Tensor | int, visual_alone: bool) -> Tensor | None:
+        """bool, [q, keys], True where a row does not see a key; None where every row sees every key."""
         parts = self.rows.arrangement
-        if isinstance(asking, int) and (asking == 1 or (visual_alone and isinstance(parts, OneRun))):
-            return None  # those who ask stand behind all visual rows
-        number = torch.arange(len(self.rows), device=self.states.device)
-        keys = parts.visual_of(number) if visual_alone else number
-        return keys <= _chosen(number, asking)[:, None]
+        prompt, count = self.rows.prompt, len(self.rows)
+        if isinstance(asking, int) and isinstance(parts, OneRun) and count <= prompt.position_ids.shape[1]:
+            if asking == 1 or visual_alone:
+                return None  # those who ask stand behind all visual rows
+            return prompt.end_mask[-asking:, -count:]
+        number = torch.arange(count, device=self.states.device)
+        return (parts.visual_of(number) if visual_alone else number) > _chosen(number, asking)[:, None]
 
-    def _queries(self, asking: Tensor | int, rope: bool, states: Tensor, normed: bool = False) -> Tensor:
-        """[heads, q, head_dim]."""
+    def _queries(self, asking: Tensor | int, rope: bool, normed: Tensor | None, at: int | None = None) -> Tensor:
+        """[heads, q, head_dim] of rows that ask; in `normed`, if that is another sequence, they are the last `at`."""
         self.asked += asking if isinstance(asking, int) else len(asking)
-        query = self.decoder.queries(self.layer, _chosen(states, asking), normed)
+        states = _chosen(self.states if normed is None else normed, asking if at is None else at)
+        query = self.decoder.queries(self.layer, states, normed is not None)
         if not rope:
             return query
         cos, sin = self.rotation.live

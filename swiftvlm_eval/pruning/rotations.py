@@ -26,7 +26,7 @@ class Rotations:
     def __init__(self, decoder: DecoderPart, like: Tensor) -> None:
         self.decoder = decoder
         self.like = like.new_empty(0)
-        self._counted: Table | None = None  # of positions 0, 1, 2, ...
+        self.held: Table | None = None  # of positions 0, 1, 2, ...
 
     def of_batch(self, rows: Sequence[SampleRows]) -> "BatchRotation":
         """The tables of a padded batch, computed when they are first asked for."""
@@ -38,10 +38,10 @@ class Rotations:
 
     def counted(self, count: int, device: torch.device) -> Table:
         """Tables of positions 0..count-1 on one axis, [count, head_dim] each."""
-        if self._counted is None or len(self._counted[0]) < count:
+        if self.held is None or len(self.held[0]) < count:
             cos, sin = self.at(torch.arange(count, device=device, dtype=torch.float32)[None, None])
-            self._counted = cos[0], sin[0]
-        return self._counted[0][:count], self._counted[1][:count]
+            self.held = cos[0], sin[0]
+        return self.held[0][:count], self.held[1][:count]
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,9 @@ class BatchRotation:
     def tables(self) -> Table:
         """[B, width, head_dim] each; [1, width, head_dim] where all sequences are numbered alike."""
         lengths, starts = [len(sample) for sample in self.rows], [sample.start for sample in self.rows]
-        known = [start for start in starts if start is not None]
-        if len(known) < len(starts) or min(known) < 0 or self.source.decoder.rotary_depends_on_length:
-            ids = [sample.position_ids.T for sample in self.rows]
-            return self.source.at(left_padded(ids).permute(2, 0, 1))
+        known = [start for start in starts if start is not None and start >= 0]
+        if len(known) < len(starts) or self.source.decoder.rotary_depends_on_length:
+            return self._gathered()
         device = self.rows[0].places.device
         cos, sin = self.source.counted(max(map(sum, zip(lengths, known, strict=True))), device)
         if len(set(zip(lengths, known, strict=True))) == 1:
@@ -71,6 +70,17 @@ class BatchRotation:
             return cos[None, part], sin[None, part]
         spans = [slice(start, start + length) for start, length in zip(known, lengths, strict=True)]
         return left_padded([cos[span] for span in spans]), left_padded([sin[span] for span in spans])
+
+    def _gathered(self) -> Table:
+        """Of any position ids: taken from those of 0, 1, 2, ..., where these are known to hold them."""
+        ids = left_padded([sample.position_ids.T for sample in self.rows])
+        held = self.source.held
+        bounds = [sample.id_bound for sample in self.rows]
+        known = [bound for bound in bounds if bound is not None]
+        if held is None or len(known) < len(bounds) or max(known) > len(held[0]):
+            return self.source.at(ids.permute(2, 0, 1))
+        numbers = ids[..., 0].long()
+        return held[0][numbers], held[1][numbers]
 
     def of_sample(self, number: int) -> Table:
         """Tables of one sequence, [n, head_dim] each."""
@@ -98,8 +108,13 @@ class RowRotation:
         """Of the live rows, [n, head_dim] each."""
         return self.batch.of_sample(self.number)
 
-    def of_index(self, prompt: PromptTable, index: Tensor) -> Table:
-        """Of visual tokens of a prompt, given by their indices [k]; [k, head_dim] each."""
+    def of_index(self, prompt: PromptTable, index: Tensor | None) -> Table:
+        """Of visual tokens of a prompt, given by their indices [k], None for all; [k, head_dim] each."""
+        if index is None and not prompt.part:
+            cos, sin = self.prompt.of_sample(self.number)
+            return prompt.arrangement.visual_of(cos), prompt.arrangement.visual_of(sin)
+        if index is None:
+            index = prompt.numbers[: prompt.arrangement.num_visual]
         if prompt.part:
             cos, sin = self.batch.source.at(prompt.of_index(index)[:, None])
             return cos[0], sin[0]

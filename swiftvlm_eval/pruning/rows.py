@@ -29,13 +29,31 @@ class PromptTable:
             None where this is that prompt.
         part: which of several methods sees this prompt.
         start: the first row's position id, if it is known on the host that all are consecutive, on one axis.
+        places: float32, [m], 0, 1, 2, ... for m >= n rows.
+        numbers: int64, likewise.
     """
 
     position_ids: Tensor
     arrangement: Arrangement
+    places: Tensor
+    numbers: Tensor
     origin: Tensor | None = None
     part: int = 0
     start: int | None = None
+
+    def counted_places(self, count: int) -> Tensor:
+        """float32, [count], 0, 1, 2, ..."""
+        known = self.places[:count]
+        return known if len(known) == count else torch.arange(count, device=known.device).float()
+
+    @cached_property
+    def end_mask(self) -> Tensor:
+        """bool, [n_t, n], of the last n_t rows of the prompt: which rows stand behind each.
+
+        Its end is that of a shorter sequence with the same end as well.
+        """
+        total, count = self.position_ids.shape[1], self.arrangement.num_text
+        return torch.ones((count, total), dtype=torch.bool, device=self.position_ids.device).triu(total - count + 1)
 
     @property
     def visual(self) -> Tensor:
@@ -72,6 +90,7 @@ class SampleRows:
         num_question: text rows after the last visual token.
         ids: float32, [A, n], position ids; None where they are the places and the prompt's `start`.
         start: the first position id, if the host knows that all are consecutive, on one axis.
+        whole: the host knows that no place is a fraction.
     """
 
     prompt: PromptTable
@@ -81,6 +100,7 @@ class SampleRows:
     num_question: int
     ids: Tensor | None = None
     start: int | None = None
+    whole: bool = True
 
     def __len__(self) -> int:
         """Number of live rows."""
@@ -105,6 +125,21 @@ class SampleRows:
         return (self.places + start if start else self.places)[None]
 
     @property
+    def next_id(self) -> Tensor | None:
+        """float32, [1], the position id that follows, if the host knows it."""
+        if self.start is None or self.start < 0:
+            return None
+        end = self.start + len(self)
+        return self.prompt.counted_places(end + 1)[end:]
+
+    @property
+    def id_bound(self) -> int | None:
+        """Position ids are whole numbers from 0 to below this one, on one axis; None where the host does not know."""
+        start = self.prompt.start
+        known = start is not None and start >= 0 and self.ids is None and self.whole
+        return start + self.prompt.position_ids.shape[1] if known and start is not None else None
+
+    @property
     def original_index(self) -> Tensor:
         """int64, [V], `index` in the prompt as it entered the decoder."""
         origin = self.prompt.origin
@@ -119,20 +154,39 @@ class SampleRows:
             return self
         return replace(
             self,
-            prompt=PromptTable(self.position_ids, self.arrangement, self.original_index, part, self.start),
-            places=torch.arange(len(self), device=self.places.device).float(),
-            index=torch.arange(len(self.index), device=self.index.device),
+            prompt=replace(
+                self.prompt,
+                position_ids=self.position_ids,
+                arrangement=self.arrangement,
+                origin=self.original_index,
+                part=part,
+                start=self.start,
+            ),
+            places=self.prompt.counted_places(len(self)),
+            index=self.prompt.numbers[: len(self.index)],
             ids=self.position_ids,
         )
 
 
-def initial_rows(visual_mask: Sequence[bool], position_ids: Tensor, start: int | None = None) -> SampleRows:
+def counted(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """0, 1, 2, ..., [count], as int64 and as float32."""
+    numbers = torch.arange(count, device=device)
+    return numbers, numbers.float()
+
+
+def initial_rows(
+    visual_mask: Sequence[bool],
+    position_ids: Tensor,
+    start: int | None = None,
+    numbers: tuple[Tensor, Tensor] | None = None,
+) -> SampleRows:
     """Rows of a prompt as it enters the decoder.
 
     Args:
         visual_mask: for each row of the prompt, whether it is a visual token.
         position_ids: [A, n].
         start: the first of them, if they are known to be consecutive, on one axis.
+        numbers: 0, 1, 2, ... for as many rows or more, int64 and float32; None makes them.
 
     Raises:
         ValueError: the prompt ends with a visual token, so that no text token asks.
@@ -140,14 +194,16 @@ def initial_rows(visual_mask: Sequence[bool], position_ids: Tensor, start: int |
     if visual_mask and visual_mask[-1]:
         raise ValueError("the prompt ends with an image: pruning needs a text token after it")
     total, count = len(visual_mask), sum(visual_mask)
-    numbers = torch.arange(total, device=position_ids.device)
-    arrangement = arrangement_of(visual_mask, numbers)
+    if numbers is None:
+        numbers = counted(total, position_ids.device)
+    whole, places = numbers
+    arrangement = arrangement_of(visual_mask, whole)
     ids = position_ids.float()
     return SampleRows(
-        prompt=PromptTable(ids, arrangement, start=start),
-        places=numbers.float(),
+        prompt=PromptTable(ids, arrangement, places, whole, start=start),
+        places=places[:total],
         arrangement=arrangement,
-        index=numbers[:count],
+        index=whole[:count],
         num_question=list(reversed(visual_mask)).index(True) if count else total,
         ids=None if start is not None else ids,
         start=start,
@@ -176,7 +232,7 @@ def apply_edit(rows: SampleRows, states: Tensor, edit: RowEdit, renumber: bool) 
     if not renumber:
         whole = run.replaced(rows.places, places)
     else:
-        whole = now.numbers[: now.num_text + now.num_visual].float()
+        whole = rows.prompt.counted_places(now.num_text + now.num_visual)
     if renumber and len(rows.prompt.position_ids) == 1:
         ids = whole[None]
     elif rows.ids is not None:
@@ -184,6 +240,7 @@ def apply_edit(rows: SampleRows, states: Tensor, edit: RowEdit, renumber: bool) 
         ids = _renumbered(ids) if renumber else ids
     start = 0 if renumber and len(rows.prompt.position_ids) == 1 else None
     edited = replace(rows, places=whole, arrangement=now, index=index, ids=ids, start=start)
+    edited = replace(edited, whole=renumber or (rows.whole and edit.whole))
     return edited, run.replaced(states, made)
 
 
@@ -205,6 +262,7 @@ def _sorted_anew(rows: SampleRows, states: Tensor, edit: RowEdit, renumber: bool
         arrangement=Scattered(new_row[:num_text], visual),
         index=edit.index[visual_order],
         start=0 if renumber and len(ids) == 1 else None,
+        whole=renumber,
     )
     return edited, torch.cat([parts.text_of(states), edit.states.to(states.dtype)])[order]
 

@@ -43,6 +43,7 @@ class Sources:
 
     Attributes:
         rows: the sample's live rows.
+        sequence: [n, hidden_size], these rows themselves.
         before: [n, hidden_size], the rows one layer earlier; None at boundary 0, or where no stage reads them.
         scorer: attention of the scoring layer; None where the stage declares none.
         cached: rotated keys and values of the layer that has just run, [kv_heads, n, head_dim] each; None at
@@ -56,6 +57,7 @@ class Sources:
     """
 
     rows: SampleRows
+    sequence: Tensor
     before: Tensor | None
     scorer: LayerAttention | None
     cached: tuple[Tensor, Tensor] | None
@@ -87,7 +89,7 @@ class SampleSignals(Signals):
         asking = self._asking(queries)
         if visual_queries is not None:
             asking = self.sources.rows.visual[visual_queries]
-        if candidates is not None and index is not None:
+        if candidates is not None:
             return self._scorer.to_candidates(candidates, index, rope, scope)
         return self._scorer.to_visual(asking, rope, scope)
 
@@ -98,7 +100,15 @@ class SampleSignals(Signals):
     @cached_property
     def question_rows(self) -> Tensor:  # type: ignore[override]
         """See `Signals.question_rows`."""
-        return super().question_rows
+        count = self.sources.rows.arrangement.num_text
+        return self.sources.rows.prompt.numbers[count - self.num_question : count]
+
+    @property
+    def question_states(self) -> Tensor:
+        """See `Signals.question_states`."""
+        if isinstance(self.sources.rows.arrangement, OneRun):
+            return self.sources.sequence[len(self.sources.sequence) - self.num_question :]
+        return super().question_states
 
     def _asking(self, queries: Tensor | None) -> Tensor | int:
         """Text rows as rows of the sequence; those at its end as how many these are. None is the last one."""

@@ -13,13 +13,12 @@ row takes its anchor's position id (`merged_position`). Schedule `paper` is fitt
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.merging import AnchorRule, Bypass, Groups, MergedPosition, choose_anchors, merge_by_anchors
 from swiftvlm_eval.pruning.schedule import Plan
-from swiftvlm_eval.pruning.scores import rows_where, top_k
+from swiftvlm_eval.pruning.scores import ranking
 from swiftvlm_eval.pruning.words import Scope, ScoreLayer
 from swiftvlm_eval.pruning.work import PromptWork, Work, grouping
 
@@ -58,38 +57,44 @@ class SwiftVLM(PruningMethod):
 
     def select(self, signals: Signals) -> RowEdit:
         """Aligns what waits, scores, keeps the best, and sends the rest on the bypass."""
-        states, index, places = self._candidates(signals)
-        absent = (None, None) if signals.carry is None else (states, index)
-        scores = signals.attention(candidates=absent[0], index=absent[1], scope=self.scope).mean(dim=0)[0]  # eq. 2
-        kept = top_k(scores, signals.stage.kept)
-        edit = RowEdit(states[kept], index[kept], places[kept])
-        if signals.stage.last or not self.merge or len(index) == len(kept):
-            return edit
-        rest = rows_where(torch.ones_like(index, dtype=torch.bool).index_fill(0, kept, False), len(index) - len(kept))
-        return self._bypass(signals, edit, RowEdit(states[rest], index[rest], places[rest]), scores[rest], places)
+        if signals.carry is None:
+            states, index, places = signals.states, signals.index, signals.places
+            scores = signals.attention(scope=self.scope)
+        else:
+            states, index, places = self._aligned(signals, signals.carry), None, signals.carry.places
+            scores = signals.attention(candidates=states, scope=self.scope)
+        scores = scores.mean(dim=0)[0]  # eq. 2
+        order, count = ranking(scores), min(signals.stage.kept, len(scores))
+        kept = order[:count].sort().values
+        edit = RowEdit(states[kept], kept if index is None else index[kept], places[kept])
+        if signals.stage.last or not self.merge or count == len(scores):
+            return edit.sure("ascending", whole=True)
+        rest = order[count:].sort().values
+        waiting = RowEdit(states[rest], rest if index is None else index[rest], places[rest])
+        return self._bypass(signals, edit, waiting, scores[rest] if self.anchors == "top" else None, places)
 
-    def _candidates(self, signals: Signals) -> tuple[Tensor, Tensor, Tensor]:
-        """All N tokens in original order, waiting ones aligned; the live rows where nothing waits."""
-        waiting: Bypass | None = signals.carry
-        if waiting is None:
-            return signals.states, signals.index, signals.places
-        sent, alive = waiting.groups.merged, len(signals.index)
-        active, merged = rows_where(signals.index >= 0, alive - len(sent)), rows_where(signals.index < 0, len(sent))
-        states = signals.states.new_empty((signals.num_visual, signals.states.shape[1]))
-        states[signals.index[active]] = signals.states[active]
-        moved = signals.states[merged] - sent  # what each group's row has gained, added to all its members
-        states[waiting.index] = waiting.states + (moved[waiting.groups.members] if len(sent) else 0)
-        return states, torch.arange(signals.num_visual, device=states.device), waiting.places
+    def _aligned(self, signals: Signals, waiting: Bypass) -> Tensor:
+        """All N tokens in original order; to those that wait is added what their group's row has gained."""
+        sent = waiting.groups.merged
+        present = signals.states[signals.index.argsort(dim=0, stable=True)]  # merged rows first, then by index
+        moved, aligned = present[: len(sent)] - sent, waiting.states
+        if len(sent):
+            aligned = aligned + moved[waiting.groups.members]
+        states = aligned.new_empty((signals.num_visual, aligned.shape[1]))
+        states.index_copy_(0, waiting.active, present[len(sent) :])
+        return states.index_copy_(0, waiting.index, aligned)
 
-    def _bypass(self, signals: Signals, edit: RowEdit, rest: RowEdit, scores: Tensor, places: Tensor) -> RowEdit:
+    def _bypass(
+        self, signals: Signals, edit: RowEdit, rest: RowEdit, scores: Tensor | None, places: Tensor
+    ) -> RowEdit:
         """Adds one merged row per group of the rest to the edit and lets the rest wait."""
         count = min(signals.stage.merged, len(rest.index))
         groups = Groups(rest.states[:0], rest.places[:0], rest.index)
         if count:
-            anchors = choose_anchors(len(rest.index), count, self.anchors, scores).to(rest.index.device)
+            anchors = choose_anchors(len(rest.index), count, self.anchors, scores, rest.index.device)
             groups = merge_by_anchors(rest.states, rest.places, anchors, self.merged_position)
-        carry = Bypass(rest.states, rest.index, groups, places) if self.bypass else None
-        return edit.with_merged_rows(groups.merged, groups.places, carry)
+        carry = Bypass(rest.states, rest.index, groups, places, edit.index) if self.bypass else None
+        return edit.with_merged_rows(groups.merged, groups.places, carry).sure("among", self.merged_position != "mean")
 
     @property
     def merges_rows(self) -> bool:
