@@ -30,7 +30,8 @@ def following_ids(rows: Sequence[SampleRows]) -> Tensor:
     """float32, [A, B, 1], the position ids that follow each sequence."""
     known = [sample.next_id for sample in rows]
     if all(following is not None for following in known):
-        return torch.cat([following for following in known if following is not None])[None, :, None]
+        found = [following for following in known if following is not None]
+        return (found[0] if len(found) == 1 else torch.cat(found))[None, :, None]
     return torch.stack([sample.position_ids[:, -1:] for sample in rows], dim=1) + 1
 
 

@@ -126,8 +126,6 @@ class PruningSession:
     def _note_ids(self, ids: Tensor | None) -> None:
         self._input_ids, self._counts = ids, None
 
-    # the decoder's forward
-
     def _forward(
         self,
         attention_mask: Tensor | None = None,
@@ -171,9 +169,8 @@ class PruningSession:
         self._segments, self._layer_rows, self._cache, self._seen = [], [], ref(cache), hidden.shape[1]
         stages = [{stage.boundary: stage for stage in plan.stages} for plan in plans]
         self._rotation = self._prompt_rotation = Rotations(self.adapter.decoder, hidden).of_batch(rows)
-        reads = "decoder_input" in self.method.needs
         carries: list[Any] = [
-            self._prepare(number, sample, hidden) if reads and due else None
+            self._prepare(number, sample, hidden) if due and "decoder_input" in self.method.needs else None
             for number, (sample, due) in enumerate(zip(rows, stages, strict=True))
         ]
         boundaries = set().union(*stages)
@@ -194,10 +191,8 @@ class PruningSession:
                 trace.rows_per_layer.append(len(sample.index))
             self._modules.active = layer if layer + 1 in boundaries else None
             previous = hidden if layer + 1 in boundaries else None
-            following = [stage.get(layer + 1) for stage in stages]
-            with self._modules.input_of(
-                module.self_attn, any(due and due.scored_by == "previous" for due in following)
-            ):
+            scores = any(stage[layer + 1].scored_by == "previous" for stage in stages if layer + 1 in stage)
+            with self._modules.input_of(module.self_attn, scores):
                 hidden = module(
                     hidden,
                     attention_mask=layer_mask,
@@ -222,8 +217,7 @@ class PruningSession:
         width = hidden.shape[1]
         lengths = tuple(len(sample) for sample in rows)
         shared = not self._renumbered and bool(self._segments)
-        following = self._segments[-1].next_ids if shared else following_ids(rows)
-        segment = Segment(lengths, width, following)
+        segment = Segment(lengths, width, self._segments[-1].next_ids if shared else following_ids(rows))
         mask = attention_mask(self.adapter.decoder.attention_implementation, lengths, width, width, 0, hidden)
         return segment, mask, self._rotation.tables
 
@@ -250,10 +244,10 @@ class PruningSession:
                 self._renumbered = self.method.rule_at(stage) == "compact"
                 new_rows[number], states = apply_edit(sample, states, edit, self._renumbered)
                 index = new_rows[number].original_index
-                executed = StageTrace(stage.boundary, index, len(sample.index), edit.made, signals.asked)
-                self.traces[number].stages.append(executed)
+                trace = self.traces[number]
+                trace.stages.append(StageTrace(stage.boundary, index, len(sample.index), edit.made, signals.asked))
                 if stage.part == 0 and self.method.needs & self.adapter.tower.offers:
-                    self.traces[number].layout = signals.layout
+                    trace.layout = signals.layout
             new_states.append(states)
         self._evict(edits, cache)
         return left_padded(new_states), new_rows, new_carries
@@ -300,7 +294,7 @@ class PruningSession:
             states=rows.arrangement.visual_of(states),
             index=rows.index,
             places=rows.arrangement.visual_of(rows.places),
-            text_states=rows.arrangement.text_of(states),
+            text_states=states,
             num_question=rows.num_question,
             carry=carry,
             sources=Sources(

@@ -174,7 +174,7 @@ def distances(points: Tensor) -> Tensor:
     """Euclidean distances of all pairs of rows.
 
     Few rows are compared by differences. Of many the inner products are taken, in float64, so that what float32 can
-    tell apart stays apart; the matrix is symmetric in both cases, and equal rows have distance 0.
+    tell apart stays apart, and equal rows have distance 0.
 
     Args:
         points: float32, [c, D].
@@ -187,10 +187,8 @@ def distances(points: Tensor) -> Tensor:
     exact = points.double()
     products = exact @ exact.T
     squares = products.diagonal()
-    sums = squares[:, None] + squares
-    apart = sums - (products + products.T)
-    apart = apart.masked_fill(apart <= EQUAL_ROWS * sums, 0)
-    return apart.sqrt().float()
+    apart = (squares[:, None] + squares).sub(products, alpha=2 * (1 + EQUAL_ROWS))
+    return apart.clamp(min=0).float().sqrt()
 
 
 def recycled_counts(pruned: int) -> tuple[int, int]:

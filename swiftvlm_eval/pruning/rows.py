@@ -53,7 +53,7 @@ class PromptTable:
         Its end is that of a shorter sequence with the same end as well.
         """
         total, count = self.position_ids.shape[1], self.arrangement.num_text
-        return torch.ones((count, total), dtype=torch.bool, device=self.position_ids.device).triu(total - count + 1)
+        return self.numbers[:total] > self.numbers[total - count : total, None]
 
     @property
     def visual(self) -> Tensor:

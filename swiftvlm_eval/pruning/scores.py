@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -143,10 +144,10 @@ def rank_of_rows(matrix: Tensor, empty: Tensor) -> int:
     """
     exact = matrix.nan_to_num().double()
     products = exact @ exact.T
-    known = torch.cat([products, empty[:, None]], dim=1).cpu()
-    squares = torch.linalg.eigvalsh(known[:, :-1])
+    known = torch.cat([products, empty[:, None]], dim=1).cpu().numpy()
+    squares = np.linalg.eigvalsh(known[:, :-1])
     larger = max(matrix.shape[1], int((known[:, -1] == 0).sum()))
-    least = (larger * torch.finfo(torch.float32).eps) ** 2 * squares.max()
+    least = (larger * np.finfo(np.float32).eps) ** 2 * squares.max()
     return int((squares > least).sum())
 
 

@@ -75,6 +75,15 @@ class SampleSignals(Signals):
 
     sources: Sources
 
+    @property  # type: ignore[misc]
+    def text_states(self) -> Tensor:  # type: ignore[override,misc]
+        """See `Signals`; taken from the sequence when it is asked for."""
+        return self.sources.rows.arrangement.text_of(self.sources.sequence)
+
+    @text_states.setter
+    def text_states(self, given: Tensor) -> None:
+        """The field of `Signals`, which `sources` stand for."""
+
     def attention(
         self,
         *,

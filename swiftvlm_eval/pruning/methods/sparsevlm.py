@@ -60,7 +60,7 @@ class SparseVLM(RatedByQuestion, PruningMethod):
         weights, count = signals.carry, signals.stage.kept
         if count >= len(signals.index):
             return signals.keep_all(weights)
-        scores = weights @ signals.attention(queries=signals.question_rows).mean(dim=0)
+        scores = signals.attention(queries=signals.question_rows).mean(dim=0).T.mv(weights)
         order = ranking(scores)
         return signals.keep(order[:count], weights, appended=recycle(signals.states, order[count:]))
 

@@ -86,7 +86,7 @@ class SparseVLMv1(RatedByQuestion, PruningMethod):
         if rule is None or rank >= rows:
             return signals.keep_all(weights)
         count = min(int(rank * rule[0] + rule[1]), rows - 1)
-        order = ranking(weights @ matrix)
+        order = ranking(matrix.T.mv(weights))
         return signals.keep(order[:count], weights, appended=recycle(signals.states, order[count:]))
 
     def work(self, prompt: PromptWork) -> Work:
