@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.models.tower import TowerView
@@ -131,11 +130,6 @@ class Signals(ABC):
         count = len(self.text_states)
         return torch.arange(count - self.num_question, count, device=self.states.device)
 
-    @property
-    def question_states(self) -> Tensor:
-        """[num_question, hidden_size], the states of `question_rows`."""
-        return self.text_states[self.question_rows]
-
     def keep(self, kept: Tensor, carry: Any = None, appended: Tensor | None = None) -> "RowEdit":
         """The edit that keeps some of the live visual rows and drops the others.
 
@@ -144,12 +138,11 @@ class Signals(ABC):
             carry: see `RowEdit`.
             appended: [C, hidden_size], rows that stand for several tokens, to follow the last visual row.
         """
-        order: Order = "any" if kept.dtype == torch.bool else "ascending"
-        kept = kept if order == "any" else kept.sort().values
+        kept = (kept.nonzero()[:, 0] if kept.dtype == torch.bool else kept).sort().values
         edit = RowEdit(self.states[kept], self.index[kept], self.places[kept], carry)
         if appended is not None:
             edit = edit.with_merged_rows(appended, (self.places[-1:] + 0.5).expand(len(appended)), carry)
-        return edit.sure(order, appended is None)
+        return edit.sure("ascending", whole=appended is None)
 
     def keep_all(self, carry: Any = None) -> "RowEdit":
         """The edit that changes nothing."""
@@ -169,8 +162,7 @@ class RowEdit:
         places: float, [V'].
         carry: handed to the method's next stage, then forgotten.
         made: how many of the rows this edit made of several.
-        evict_from: the first decoder layer whose cache also forgets what this edit drops; None leaves the caches of
-            layers that have run as they are.
+        evict_from: the first decoder layer that has run whose cache also forgets what this edit drops; None for none.
         order, whole: what `sure` says of the places; `dataclasses.replace` forgets it.
     """
 
@@ -185,19 +177,14 @@ class RowEdit:
 
     def sure(self, order: Order, whole: bool) -> "RowEdit":
         """This edit, whose places are sure to be so ordered (see `words.Order`), and whole: less is computed."""
-        object.__setattr__(self, "order", order)
-        object.__setattr__(self, "whole", whole)
+        vars(self).update(order=order, whole=whole)
         return self
 
     def with_merged_rows(self, states: Tensor, places: Tensor, carry: Any) -> "RowEdit":
         """This edit with further rows, [C, hidden_size] at places [C], that stand for several tokens each."""
-        return RowEdit(
-            torch.cat([self.states, states]),
-            pad(self.index, (0, len(states)), value=-1),
-            torch.cat([self.places, places]),
-            carry,
-            self.made + len(states),
-        )
+        index = torch.nn.functional.pad(self.index, (0, len(states)), value=-1)
+        joined = torch.cat([self.states, states]), index, torch.cat([self.places, places])
+        return RowEdit(*joined, carry, self.made + len(states))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from swiftvlm_eval.pruning.scores import counting, rows_where, top_k
 
-COMPARED_BY_DIFFERENCES = 128
+COMPARED_BY_DIFFERENCES = 64
 """Rows up to which `distances` needs no matrix product: fewer operations, and little work."""
 EQUAL_ROWS = 1e-14
 """Share of two rows' squared lengths below which a squared distance is rounding: what float32 resolves, squared."""
@@ -39,6 +39,25 @@ class Bypass:
     groups: Groups
     places: Tensor  # [N]
     active: Tensor  # int64, [N - R], visual indices of the tokens that do not wait, ascending
+
+    def aligned(self, live: Tensor, index: Tensor) -> Tensor:
+        """All N tokens in original order; to those that wait is added what their group's row has gained.
+
+        Args:
+            live: [V, D], the rows of the tokens that do not wait and of the groups.
+            index: int64, [V], visual index of each; -1 is a group's.
+
+        Returns:
+            [N, D].
+        """
+        sent = self.groups.merged
+        present = live[index.argsort(dim=0, stable=True)]  # the groups first, then tokens by index
+        waiting = self.states
+        if len(sent):
+            waiting = waiting + (present[: len(sent)] - sent)[self.groups.members]
+        whole = live.new_empty((len(self.places), live.shape[1]))
+        whole.index_copy_(0, self.active, present[len(sent) :])
+        return whole.index_copy_(0, self.index, waiting)
 
 
 def choose_anchors(

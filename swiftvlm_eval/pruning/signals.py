@@ -112,13 +112,6 @@ class SampleSignals(Signals):
         count = self.sources.rows.arrangement.num_text
         return self.sources.rows.prompt.numbers[count - self.num_question : count]
 
-    @property
-    def question_states(self) -> Tensor:
-        """See `Signals.question_states`."""
-        if isinstance(self.sources.rows.arrangement, OneRun):
-            return self.sources.sequence[len(self.sources.sequence) - self.num_question :]
-        return super().question_states
-
     def _asking(self, queries: Tensor | None) -> Tensor | int:
         """Text rows as rows of the sequence; those at its end as how many these are. None is the last one."""
         ends = isinstance(self.sources.rows.arrangement, OneRun)

@@ -30,7 +30,7 @@ class RatedByQuestion:
 
     def prepare(self, signals: Signals) -> Any:
         """The raters, as weights of the question's rows."""
-        return rater_weights(signals.states, signals.question_states)
+        return rater_weights(signals.states, signals.text_states[len(signals.text_states) - signals.num_question :])
 
 
 @dataclass(frozen=True, kw_only=True)

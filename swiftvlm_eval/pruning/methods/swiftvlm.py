@@ -57,41 +57,28 @@ class SwiftVLM(PruningMethod):
 
     def select(self, signals: Signals) -> RowEdit:
         """Aligns what waits, scores, keeps the best, and sends the rest on the bypass."""
-        if signals.carry is None:
+        sent: Bypass | None = signals.carry
+        if sent is None:
             states, index, places = signals.states, signals.index, signals.places
-            scores = signals.attention(scope=self.scope)
-        else:
-            states, index, places = self._aligned(signals, signals.carry), None, signals.carry.places
-            scores = signals.attention(candidates=states, scope=self.scope)
-        scores = scores.mean(dim=0)[0]  # eq. 2
-        order, count = ranking(scores), min(signals.stage.kept, len(scores))
+        else:  # all N tokens, each in its own row
+            states, index, places = sent.aligned(signals.states, signals.index), None, sent.places
+        scores = signals.attention(candidates=None if sent is None else states, scope=self.scope)
+        rated = scores.mean(dim=0)[0]  # eq. 2
+        order, count = ranking(rated), min(signals.stage.kept, len(rated))
         kept = order[:count].sort().values
         edit = RowEdit(states[kept], kept if index is None else index[kept], places[kept])
-        if signals.stage.last or not self.merge or count == len(scores):
+        if signals.stage.last or not self.merge or count == len(rated):
             return edit.sure("ascending", whole=True)
         rest = order[count:].sort().values
         waiting = RowEdit(states[rest], rest if index is None else index[rest], places[rest])
-        return self._bypass(signals, edit, waiting, scores[rest] if self.anchors == "top" else None, places)
+        return self._bypass(signals, edit, waiting, rated[rest] if self.anchors == "top" else None, places)
 
-    def _aligned(self, signals: Signals, waiting: Bypass) -> Tensor:
-        """All N tokens in original order; to those that wait is added what their group's row has gained."""
-        sent = waiting.groups.merged
-        present = signals.states[signals.index.argsort(dim=0, stable=True)]  # merged rows first, then by index
-        moved, aligned = present[: len(sent)] - sent, waiting.states
-        if len(sent):
-            aligned = aligned + moved[waiting.groups.members]
-        states = aligned.new_empty((signals.num_visual, aligned.shape[1]))
-        states.index_copy_(0, waiting.active, present[len(sent) :])
-        return states.index_copy_(0, waiting.index, aligned)
-
-    def _bypass(
-        self, signals: Signals, edit: RowEdit, rest: RowEdit, scores: Tensor | None, places: Tensor
-    ) -> RowEdit:
+    def _bypass(self, signals: Signals, edit: RowEdit, rest: RowEdit, rated: Tensor | None, places: Tensor) -> RowEdit:
         """Adds one merged row per group of the rest to the edit and lets the rest wait."""
         count = min(signals.stage.merged, len(rest.index))
         groups = Groups(rest.states[:0], rest.places[:0], rest.index)
         if count:
-            anchors = choose_anchors(len(rest.index), count, self.anchors, scores, rest.index.device)
+            anchors = choose_anchors(len(rest.index), count, self.anchors, rated, rest.index.device)
             groups = merge_by_anchors(rest.states, rest.places, anchors, self.merged_position)
         carry = Bypass(rest.states, rest.index, groups, places, edit.index) if self.bypass else None
         return edit.with_merged_rows(groups.merged, groups.places, carry).sure("among", self.merged_position != "mean")
