@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, cast
 
+import torch
 from torch import Tensor
 
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
@@ -96,7 +97,9 @@ class _Tap:
     def attention(self, **arguments: Any) -> Tensor:
         """See `Signals.attention`."""
         if arguments.get("candidates") is not None:
-            self.noted = arguments["candidates"], arguments["index"]
+            index = arguments.get("index")
+            whole = torch.arange(self._signals.num_visual, device=self._signals.states.device)
+            self.noted = arguments["candidates"], whole if index is None else index
         return self._signals.attention(**arguments)
 
 

@@ -62,22 +62,38 @@ class DecoderPart:
         if len(devices) > 1:
             raise ValueError(f"decoder layers on {', '.join(devices)}: allowed is one device for all of them")
 
-    def queries(self, layer: int, states: Tensor) -> Tensor:
-        """[n, hidden_size] layer inputs -> unrotated queries [heads, n, head_dim], normalised where the layer does."""
+    def normed(self, layer: int, states: Tensor) -> Tensor:
+        """[n, hidden_size] layer inputs under the norm before that layer's attention."""
+        rows: Tensor = self.layers[layer].input_layernorm(states)
+        return rows
+
+    def queries(self, layer: int, states: Tensor, normed: bool = False) -> Tensor:
+        """[n, hidden_size] layer inputs -> unrotated queries [heads, n, head_dim], normalised where the layer does.
+
+        Args:
+            layer: 0-based.
+            states: layer inputs.
+            normed: they are `normed` already.
+        """
         attention = self.layers[layer].self_attn
-        states = self.layers[layer].input_layernorm(states)
+        states = states if normed else self.normed(layer, states)
         return _heads(attention.q_proj(states), attention.head_dim, getattr(attention, "q_norm", None))
 
-    def keys(self, layer: int, states: Tensor) -> Tensor:
-        """[n, hidden_size] layer inputs -> unrotated keys [kv_heads, n, head_dim], normalised where the layer does."""
+    def keys(self, layer: int, states: Tensor, normed: bool = False) -> Tensor:
+        """[n, hidden_size] layer inputs -> unrotated keys [kv_heads, n, head_dim]; see `queries`."""
         attention = self.layers[layer].self_attn
-        states = self.layers[layer].input_layernorm(states)
+        states = states if normed else self.normed(layer, states)
         return _heads(attention.k_proj(states), attention.head_dim, getattr(attention, "k_norm", None))
 
     def final_norm(self, states: Tensor) -> Tensor:
         """[..., hidden_size] rows under the norm that stands before the head."""
         normed: Tensor = self.module.norm(states)
         return normed
+
+    @property
+    def rotary_depends_on_length(self) -> bool:
+        """Whether a position's rotation depends on how long the sequence is (scaled rotary embeddings)."""
+        return getattr(self.module.rotary_emb, "rope_type", "default") in ("dynamic", "longrope")
 
     def rotary(self, like: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine tables, [B, n, head_dim] each.

@@ -22,13 +22,13 @@ def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return states * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-def attention_rows(queries: Tensor, keys: Tensor, visible: Tensor | None = None) -> Tensor:
+def attention_rows(queries: Tensor, keys: Tensor, hidden: Tensor | None = None) -> Tensor:
     """Attention probabilities of a few query rows, softmax in float32.
 
     Args:
         queries: [heads, num_queries, head_dim].
         keys: [kv_heads, num_keys, head_dim]; fewer heads than queries means grouped-query attention.
-        visible: optional bool, [num_queries, num_keys]; False hides a key from a query.
+        hidden: optional bool, [num_queries, num_keys]; True hides a key from a query.
 
     Returns:
         float32, [heads, num_queries, num_keys]; each row sums to one over the visible keys.
@@ -36,8 +36,9 @@ def attention_rows(queries: Tensor, keys: Tensor, visible: Tensor | None = None)
     heads, num_queries, head_dim = queries.shape
     kv_heads = keys.shape[0]
     grouped = queries.reshape(kv_heads, (heads // kv_heads) * num_queries, head_dim).float()
-    logits = grouped @ keys.float().transpose(1, 2) * head_dim**-0.5
+    nothing = grouped.new_empty((1, 1, 1))  # beta 0 leaves it unread
+    logits = torch.baddbmm(nothing, grouped, keys.float().transpose(1, 2), beta=0, alpha=head_dim**-0.5)
     logits = logits.reshape(heads, num_queries, -1)
-    if visible is not None:
-        logits = logits.masked_fill(~visible, torch.finfo(torch.float32).min)
+    if hidden is not None:
+        logits = logits.masked_fill(hidden, torch.finfo(torch.float32).min)
     return logits.softmax(dim=-1)

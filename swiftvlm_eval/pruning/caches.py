@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from swiftvlm_eval.pruning.arrangement import Scattered
 from swiftvlm_eval.pruning.rows import SampleRows
 
 
@@ -23,6 +24,15 @@ class Segment:
     lengths: tuple[int, ...]
     width: int
     next_ids: Tensor
+
+
+def following_ids(rows: Sequence[SampleRows]) -> Tensor:
+    """float32, [A, B, 1], the position ids that follow each sequence."""
+    known = [sample.next_id for sample in rows]
+    if all(following is not None for following in known):
+        found = [following for following in known if following is not None]
+        return (found[0] if len(found) == 1 else torch.cat(found))[None, :, None]
+    return torch.stack([sample.position_ids[:, -1:] for sample in rows], dim=1) + 1
 
 
 def evict(
@@ -50,9 +60,9 @@ def evict(
         left[number] = replace(
             sample,
             places=sample.places[where],
-            position_ids=sample.position_ids[:, where],
-            text=new_row[sample.text],
-            visual=new_row[sample.visual[visual]],
+            arrangement=Scattered(new_row[sample.text], new_row[sample.visual[visual]]),
+            ids=sample.position_ids[:, where],
+            start=None,
             index=sample.index[visual],
         )
         chosen.append(where + segment.width - len(sample))

@@ -241,11 +241,11 @@ class Composed(PruningMethod):
         carried = signals.carry or _Carried()
         if self._part(signals.stage) is self.first:
             edit = self.first.select(replace(signals, carry=carried.first))
-            return replace(edit, carry=_Carried(edit.carry, carried.then))
+            return replace(edit, carry=_Carried(edit.carry, carried.then)).sure(edit.order, edit.whole)
         edit = self.then.select(replace(signals, carry=carried.then))
         if edit.evict_from is not None:
             raise self._refused(f"{self.then.name} empties caches of layers (evict_from) that ran before it")
-        return replace(edit, carry=_Carried(None, edit.carry))
+        return replace(edit, carry=_Carried(None, edit.carry)).sure(edit.order, edit.whole)
 
     def work(self, prompt: PromptWork) -> Work:
         """Of both, each on the rows it found."""

@@ -10,7 +10,7 @@ sequence; position ids are the engine's.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -22,7 +22,7 @@ from swiftvlm_eval.models.tower_rows import TowerPoint, TowerRows
 from swiftvlm_eval.pruning.layer_rows import LayerRows
 from swiftvlm_eval.pruning.outside import source_sha256
 from swiftvlm_eval.pruning.schedule import Plan, Scheduled, Stage
-from swiftvlm_eval.pruning.words import Need, PositionRule, Scope
+from swiftvlm_eval.pruning.words import Need, Order, PositionRule, Scope
 
 if TYPE_CHECKING:
     from swiftvlm_eval.pruning.work import PromptWork, Work
@@ -72,7 +72,7 @@ class Signals(ABC):
             visual_queries: int64, row numbers among the V live visual rows, in place of text rows.
             candidates: [C, hidden_size] rows to score instead of the live visual rows, for the last prompt token
                 (next-layer stages only).
-            index: int64, [C], their visual indices; the engine looks their position ids up.
+            index: int64, [C], their visual indices, by which their position ids are looked up; None for 0..N-1.
             rope: rotate queries and keys.
             scope: keys under the softmax.
 
@@ -134,18 +134,19 @@ class Signals(ABC):
         """The edit that keeps some of the live visual rows and drops the others.
 
         Args:
-            kept: int64, row numbers among the V live rows, ascending.
+            kept: int64, row numbers among the V live rows; they stay in sequence order.
             carry: see `RowEdit`.
             appended: [C, hidden_size], rows that stand for several tokens, to follow the last visual row.
         """
+        kept = (kept.nonzero()[:, 0] if kept.dtype == torch.bool else kept).sort().values
         edit = RowEdit(self.states[kept], self.index[kept], self.places[kept], carry)
-        if appended is None:
-            return edit
-        return edit.with_merged_rows(appended, self.places[-1:].expand(len(appended)) + 0.5, carry)
+        if appended is not None:
+            edit = edit.with_merged_rows(appended, (self.places[-1:] + 0.5).expand(len(appended)), carry)
+        return edit.sure("ascending", whole=appended is None)
 
     def keep_all(self, carry: Any = None) -> "RowEdit":
         """The edit that changes nothing."""
-        return RowEdit(self.states, self.index, self.places, carry)
+        return RowEdit(self.states, self.index, self.places, carry).sure("ascending", True)
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,8 @@ class RowEdit:
         places: float, [V'].
         carry: handed to the method's next stage, then forgotten.
         made: how many of the rows this edit made of several.
-        evict_from: the first decoder layer whose cache also forgets what this edit drops; None leaves the caches of
-            layers that have run as they are.
+        evict_from: the first decoder layer that has run whose cache also forgets what this edit drops; None for none.
+        order, whole: what `sure` says of the places; `dataclasses.replace` forgets it.
     """
 
     states: Tensor
@@ -171,16 +172,19 @@ class RowEdit:
     carry: Any = None
     made: int = 0
     evict_from: int | None = None
+    order: Order = field(default="any", init=False)
+    whole: bool = field(default=False, init=False)
+
+    def sure(self, order: Order, whole: bool) -> "RowEdit":
+        """This edit, whose places are sure to be so ordered (see `words.Order`), and whole: less is computed."""
+        vars(self).update(order=order, whole=whole)
+        return self
 
     def with_merged_rows(self, states: Tensor, places: Tensor, carry: Any) -> "RowEdit":
         """This edit with further rows, [C, hidden_size] at places [C], that stand for several tokens each."""
-        return RowEdit(
-            torch.cat([self.states, states]),
-            torch.cat([self.index, self.index.new_full((len(states),), -1)]),
-            torch.cat([self.places, places]),
-            carry,
-            self.made + len(states),
-        )
+        index = torch.nn.functional.pad(self.index, (0, len(states)), value=-1)
+        joined = torch.cat([self.states, states]), index, torch.cat([self.places, places])
+        return RowEdit(*joined, carry, self.made + len(states))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,12 +22,13 @@ from swiftvlm_eval.models.attention import KERNELS
 from swiftvlm_eval.models.tower import TowerCapture
 from swiftvlm_eval.models.tower_rows import TowerPoint, TowerRows
 from swiftvlm_eval.pruning.binding import restored, telling_ids
-from swiftvlm_eval.pruning.caches import Segment, evict
+from swiftvlm_eval.pruning.caches import Segment, evict, following_ids
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit
 from swiftvlm_eval.pruning.layer_attention import LayerAttention
 from swiftvlm_eval.pruning.layer_rows import ModuleWatch
 from swiftvlm_eval.pruning.masks import attention_mask, left_padded
 from swiftvlm_eval.pruning.prompt import read_prompt, refuse_tensors, sample_seed
+from swiftvlm_eval.pruning.rotations import Rotations, RowRotation
 from swiftvlm_eval.pruning.rows import SampleRows, apply_edit
 from swiftvlm_eval.pruning.schedule import Plan, Stage
 from swiftvlm_eval.pruning.signals import SampleSignals, Sources, check_needs
@@ -125,8 +126,6 @@ class PruningSession:
     def _note_ids(self, ids: Tensor | None) -> None:
         self._input_ids, self._counts = ids, None
 
-    # the decoder's forward
-
     def _forward(
         self,
         attention_mask: Tensor | None = None,
@@ -164,14 +163,14 @@ class PruningSession:
         rows = read_prompt(visual, mask, position_ids, self.adapter.decoder.position_axes)
         plans = [self.plan(len(sample.index)) for sample in rows]
         self.traces = [
-            SampleTrace(len(sample.index), len(sample.text), sample.num_question, plan)
+            SampleTrace(len(sample.index), sample.arrangement.num_text, sample.num_question, plan)
             for sample, plan in zip(rows, plans, strict=True)
         ]
         self._segments, self._layer_rows, self._cache, self._seen = [], [], ref(cache), hidden.shape[1]
         stages = [{stage.boundary: stage for stage in plan.stages} for plan in plans]
-        reads = "decoder_input" in self.method.needs
+        self._rotation = self._prompt_rotation = Rotations(self.adapter.decoder, hidden).of_batch(rows)
         carries: list[Any] = [
-            self._prepare(number, sample, hidden) if reads and due else None
+            self._prepare(number, sample, hidden) if due and "decoder_input" in self.method.needs else None
             for number, (sample, due) in enumerate(zip(rows, stages, strict=True))
         ]
         boundaries = set().union(*stages)
@@ -181,6 +180,7 @@ class PruningSession:
             if layer in boundaries:
                 due = [stage.get(layer) for stage in stages]
                 hidden, rows, carries = self._edit(due, hidden, previous, rows, carries, cache)
+                self._rotation = self._rotation.source.of_batch(rows)
                 tables = None
             if tables is None:
                 tables = self._tables(rows, hidden)
@@ -191,14 +191,16 @@ class PruningSession:
                 trace.rows_per_layer.append(len(sample.index))
             self._modules.active = layer if layer + 1 in boundaries else None
             previous = hidden if layer + 1 in boundaries else None
-            hidden = module(
-                hidden,
-                attention_mask=layer_mask,
-                position_embeddings=rope,
-                position_ids=None,  # gaps in position ids would be read as packed sequences
-                past_key_values=cache,
-                use_cache=True,
-            )
+            scores = any(stage[layer + 1].scored_by == "previous" for stage in stages if layer + 1 in stage)
+            with self._modules.input_of(module.self_attn, scores):
+                hidden = module(
+                    hidden,
+                    attention_mask=layer_mask,
+                    position_embeddings=rope,
+                    position_ids=None,  # gaps in position ids would be read as packed sequences
+                    past_key_values=cache,
+                    use_cache=True,
+                )
         self._tower.forget()
         self._modules.forget()
         return hidden
@@ -214,14 +216,10 @@ class PruningSession:
         """Segment, mask and rotary tables of the sequences as they are now; computed once per stage."""
         width = hidden.shape[1]
         lengths = tuple(len(sample) for sample in rows)
-        ids = torch.zeros((self.adapter.decoder.position_axes, len(rows), width), device=hidden.device)
-        for number, sample in enumerate(rows):
-            ids[:, number, width - len(sample) :] = sample.position_ids
         shared = not self._renumbered and bool(self._segments)
-        following = self._segments[-1].next_ids if shared else ids[:, :, -1:] + 1
-        segment = Segment(lengths, width, following)
+        segment = Segment(lengths, width, self._segments[-1].next_ids if shared else following_ids(rows))
         mask = attention_mask(self.adapter.decoder.attention_implementation, lengths, width, width, 0, hidden)
-        return segment, mask, self.adapter.decoder.rotary(hidden, ids)
+        return segment, mask, self._rotation.tables
 
     def _edit(
         self,
@@ -246,10 +244,10 @@ class PruningSession:
                 self._renumbered = self.method.rule_at(stage) == "compact"
                 new_rows[number], states = apply_edit(sample, states, edit, self._renumbered)
                 index = new_rows[number].original_index
-                executed = StageTrace(stage.boundary, index, len(sample.index), edit.made, signals.asked)
-                self.traces[number].stages.append(executed)
+                trace = self.traces[number]
+                trace.stages.append(StageTrace(stage.boundary, index, len(sample.index), edit.made, signals.asked))
                 if stage.part == 0 and self.method.needs & self.adapter.tower.offers:
-                    self.traces[number].layout = signals.layout
+                    trace.layout = signals.layout
             new_states.append(states)
         self._evict(edits, cache)
         return left_padded(new_states), new_rows, new_carries
@@ -282,23 +280,26 @@ class PruningSession:
             held = cache.layers[stage.boundary - 1]
             cached = held.keys[number][:, -len(rows) :], held.values[number][:, -len(rows) :]
         questions: Sequence[str | None] = self.questions or [None]
-        scorer = None
+        scorer, rotation = None, RowRotation(self._rotation, self._prompt_rotation, number)
         if stage.scored_by == "previous":
-            scorer = LayerAttention(self.adapter.decoder, stage.boundary - 1, rows, before, cached and cached[0])
+            scorer = LayerAttention(self.adapter.decoder, stage.boundary - 1, rows, before, rotation)
+            if cached is not None and self._modules.normed is not None:
+                scorer.ran(cached[0], self._modules.normed[number, -len(rows) :])
         elif stage.scored_by == "next":
-            scorer = LayerAttention(self.adapter.decoder, stage.boundary, rows, states, None)
+            scorer = LayerAttention(self.adapter.decoder, stage.boundary, rows, states, rotation)
         watched = "module_io" in self.method.needs and stage.boundary > 0
         return SampleSignals(
             stage=stage,
-            num_visual=len(rows.prompt.visual),
-            states=states[rows.visual],
+            num_visual=rows.prompt.arrangement.num_visual,
+            states=rows.arrangement.visual_of(states),
             index=rows.index,
-            places=rows.places[rows.visual],
-            text_states=states[rows.text],
+            places=rows.arrangement.visual_of(rows.places),
+            text_states=states,
             num_question=rows.num_question,
             carry=carry,
             sources=Sources(
                 rows=rows,
+                sequence=states,
                 before=before,
                 scorer=scorer,
                 cached=cached,

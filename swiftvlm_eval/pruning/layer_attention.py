@@ -1,10 +1,14 @@
 """Attention of one decoder layer as methods ask for it; only the needed rows are computed."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from swiftvlm_eval.models.adapter import DecoderPart
 from swiftvlm_eval.models.attention import attention_rows, rotate
+from swiftvlm_eval.pruning.arrangement import OneRun
+from swiftvlm_eval.pruning.rotations import RowRotation
 from swiftvlm_eval.pruning.rows import SampleRows
 from swiftvlm_eval.pruning.words import Scope
 
@@ -17,11 +21,16 @@ class LayerAttention:
         layer: the scoring layer, 0-based.
         rows: the sample's rows, as they are at that layer's input.
         states: [n, hidden_size], that layer's input.
-        cached_keys: [kv_heads, n, head_dim], rotated keys of a layer that has run; None projects them.
+        rotation: tables of the sample's rows.
     """
 
     def __init__(
-        self, decoder: DecoderPart, layer: int, rows: SampleRows, states: Tensor | None, cached_keys: Tensor | None
+        self,
+        decoder: DecoderPart,
+        layer: int,
+        rows: SampleRows,
+        states: Tensor | None,
+        rotation: RowRotation,
     ) -> None:
         if states is None:
             raise RuntimeError(f"no layer has run before layer {layer + 1}; boundary 0 has no previous layer")
@@ -29,64 +38,104 @@ class LayerAttention:
         self.layer = layer
         self.rows = rows
         self.states = states
-        self.cached_keys = cached_keys
+        self.rotation = rotation
         self.asked = 0
+        self._cached: Tensor | None = None
+        self._normed: Tensor | None = None
 
-    def to_visual(self, asking: Tensor | None, rope: bool, scope: Scope) -> Tensor:
+    def ran(self, keys: Tensor, normed: Tensor) -> None:
+        """Notes what a layer that has run holds already: rotated keys, [kv_heads, n, head_dim], and normed states."""
+        self._cached, self._normed = keys, normed
+
+    def to_visual(self, asking: Tensor | int, rope: bool, scope: Scope) -> Tensor:
         """[heads, q, V]: attention of rows to the live visual rows.
 
         Args:
-            asking: int64, [q], rows of the sequence; None is the last one, which sees everything.
+            asking: int64, [q], rows of the sequence; a number is that many rows at its end.
             rope: rotate queries and keys.
             scope: keys under the softmax.
         """
-        queries = self.rows.text[-1:] if asking is None else asking
-        query = self._queries(queries, rope)
-        looked_at: Tensor | slice = self.rows.visual if scope == "visual" else slice(None)
-        if rope and self.cached_keys is not None:
-            keys = self.cached_keys[:, looked_at]
+        visual_alone, part = scope == "visual", self.rows.arrangement.visual_of
+        cached = self._cached if rope else None
+        normed = self._normed
+        if normed is None and cached is None and not visual_alone:
+            normed = self.decoder.normed(self.layer, self.states)
+        query = self._queries(asking, rope, normed)
+        if cached is not None:
+            keys = part(cached, 1) if visual_alone else cached
         else:
-            keys = self.decoder.keys(self.layer, self.states[looked_at])
-            keys = self._rotated(keys, self.rows.position_ids[:, looked_at], rope)
-        visible = None
-        if asking is not None:
-            visible = torch.arange(len(self.rows), device=query.device)[looked_at] <= asking[:, None]
-        rows = attention_rows(query, keys, visible)
-        return rows if scope == "visual" else rows[..., self.rows.visual]
+            states = self.states if normed is None else normed
+            table = self.rotation.live if rope else None
+            if visual_alone:
+                states, table = part(states), None if table is None else (part(table[0]), part(table[1]))
+            keys = self._keys(states, table, normed is not None)
+        rows = attention_rows(query, keys, self._hidden(asking, visual_alone))
+        return rows if visual_alone else part(rows, 2)
 
-    def to_candidates(self, candidates: Tensor, index: Tensor, rope: bool, scope: Scope) -> Tensor:
+    def to_candidates(self, candidates: Tensor, index: Tensor | None, rope: bool, scope: Scope) -> Tensor:
         """[heads, 1, C]: attention of the last row to rows that need not be live.
 
         Args:
             candidates: [C, hidden_size]; with scope `all` they stand beside the live text rows.
-            index: int64, [C], their visual indices.
+            index: int64, [C], their visual indices; None for all of the prompt in order.
             rope: rotate queries and keys.
             scope: keys under the softmax.
         """
-        query = self._queries(self.rows.text[-1:], rope)
-        states, ids = candidates, self.rows.prompt.of_index(index)
+        parts, last, states = self.rows.arrangement, self._last, candidates
+        table = self.rotation.of_index(self.rows.prompt, index) if rope else None
         if scope == "all":
-            states = torch.cat([candidates, self.states[self.rows.text]])
-            ids = torch.cat([ids, self.rows.position_ids[:, self.rows.text]], dim=1)
-        keys = self._rotated(self.decoder.keys(self.layer, states), ids, rope)
+            states = torch.cat([candidates, parts.text_of(self.states)])
+            if table is not None:
+                live = self.rotation.live
+                table = torch.cat([table[0], parts.text_of(live[0])]), torch.cat([table[1], parts.text_of(live[1])])
+        else:
+            states = torch.cat([candidates, _chosen(self.states, last)])
+        normed = self.decoder.normed(self.layer, states)  # the last row is the one that asks
+        query = self._queries(last, rope, normed, at=1)
+        keys = self._keys(normed if scope == "all" else normed[: len(candidates)], table, normed=True)
         return attention_rows(query, keys)[..., : len(candidates)]
 
-    def rope_similarity(self, asking: Tensor) -> Tensor:
-        """[q, V]: what rotary attention gives to queries and keys of ones; `asking` are rows of the sequence."""
-        queries, looked_at = self.rows.position_ids[:, asking], self.rows.position_ids[:, self.rows.visual]
+    def rope_similarity(self, asking: Tensor | int) -> Tensor:
+        """[q, V]: what rotary attention gives to queries and keys of ones; `asking` as in `to_visual`."""
         head_dim = self.decoder.layers[self.layer].self_attn.head_dim
-        ones = torch.ones((1, len(asking) + looked_at.shape[1], head_dim), device=asking.device)
-        rotated = self._rotated(ones, torch.cat([queries, looked_at], dim=1), True)[0]
-        return rotated[: len(asking)] @ rotated[len(asking) :].T * head_dim**-0.5
+        if self.states.dtype == torch.float32:
+            cos, sin = self.rotation.live
+        else:
+            like = torch.empty(0, device=self.states.device)
+            cos, sin = (table[0] for table in self.decoder.rotary(like, self.rows.position_ids[:, None]))
+        rotated = rotate(torch.ones_like(cos), cos, sin)
+        return _chosen(rotated, asking) @ self.rows.arrangement.visual_of(rotated).T * head_dim**-0.5
 
-    def _queries(self, asking: Tensor, rope: bool) -> Tensor:
-        self.asked += len(asking)
-        query = self.decoder.queries(self.layer, self.states[asking])
-        return self._rotated(query, self.rows.position_ids[:, asking], rope)
+    @property
+    def _last(self) -> Tensor | int:
+        return 1 if isinstance(self.rows.arrangement, OneRun) else self.rows.text[-1:]
 
-    def _rotated(self, states: Tensor, position_ids: Tensor, rope: bool) -> Tensor:
-        """[heads, n, head_dim] at position ids [A, n]."""
+    def _hidden(self, asking: Tensor | int, visual_alone: bool) -> Tensor | None:
+        """bool, [q, keys], True where a row does not see a key; None where every row sees every key."""
+        parts = self.rows.arrangement
+        prompt, count = self.rows.prompt, len(self.rows)
+        if isinstance(asking, int) and isinstance(parts, OneRun) and count <= prompt.position_ids.shape[1]:
+            if asking == 1 or visual_alone:
+                return None  # those who ask stand behind all visual rows
+            return prompt.end_mask[-asking:, -count:]
+        number = torch.arange(count, device=self.states.device)
+        return (parts.visual_of(number) if visual_alone else number) > _chosen(number, asking)[:, None]
+
+    def _queries(self, asking: Tensor | int, rope: bool, normed: Tensor | None, at: int | None = None) -> Tensor:
+        """[heads, q, head_dim] of rows that ask; in `normed`, if that is another sequence, they are the last `at`."""
+        self.asked += asking if isinstance(asking, int) else len(asking)
+        states = _chosen(self.states if normed is None else normed, asking if at is None else at)
+        query = self.decoder.queries(self.layer, states, normed is not None)
         if not rope:
-            return states
-        cos, sin = self.decoder.rotary(states, position_ids[:, None])
-        return rotate(states, cos[0], sin[0])
+            return query
+        cos, sin = self.rotation.live
+        return rotate(query, _chosen(cos, asking), _chosen(sin, asking))
+
+    def _keys(self, states: Tensor, table: Sequence[Tensor] | None, normed: bool = False) -> Tensor:
+        """[kv_heads, n, head_dim]."""
+        keys = self.decoder.keys(self.layer, states, normed)
+        return keys if table is None else rotate(keys, *table)
+
+
+def _chosen(rows: Tensor, asking: Tensor | int) -> Tensor:
+    return rows[len(rows) - asking :] if isinstance(asking, int) else rows[asking]

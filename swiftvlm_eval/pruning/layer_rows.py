@@ -1,6 +1,7 @@
 """What the decoder layer that has just run took, made and gave, for the methods that look inside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,10 +65,12 @@ class ModuleWatch:
 
     Attributes:
         active: the layer to be watched when it runs next, None for none.
+        normed: [B, width, hidden_size], what the attention of the layer that ran last took, if it was asked for.
     """
 
     def __init__(self) -> None:
         self.active: int | None = None
+        self.normed: Tensor | None = None
         self._seen: dict[str, Tensor] = {}
 
     def install(self, layers: Any) -> list[Any]:
@@ -77,6 +80,21 @@ class ModuleWatch:
             for name, module in (("attention", layer.self_attn), ("mlp", layer.mlp)):
                 handles.append(module.register_forward_hook(self._watch(number, name), with_kwargs=True))
         return handles
+
+    @contextmanager
+    def input_of(self, attention: Any, wanted: bool) -> Iterator[None]:
+        """Notes what an attention module takes while the block runs, if that is wanted; else nothing is kept."""
+        self.normed = None
+
+        def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.normed = args[0] if args else kwargs["hidden_states"]
+
+        handle = attention.register_forward_pre_hook(note, with_kwargs=True) if wanted else None
+        try:
+            yield
+        finally:
+            if handle is not None:
+                handle.remove()
 
     def _watch(self, layer: int, name: str) -> Callable[..., None]:
         def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -93,4 +111,4 @@ class ModuleWatch:
 
     def forget(self) -> None:
         """Drops the kept tensors."""
-        self.active, self._seen = None, {}
+        self.active, self.normed, self._seen = None, None, {}

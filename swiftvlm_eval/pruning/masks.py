@@ -50,7 +50,7 @@ def left_padded(parts: Sequence[Tensor]) -> Tensor:
     if len(parts) == 1:
         return parts[0][None]
     width = max(len(part) for part in parts)
-    batch = parts[0].new_zeros((len(parts), width, parts[0].shape[1]))
-    for number, part in enumerate(parts):
-        batch[number, width - len(part) :] = part
-    return batch
+    missing = [width - len(part) for part in parts]
+    padding = parts[0].new_zeros((max(missing), parts[0].shape[1]))
+    pieces = [piece for part, count in zip(parts, missing, strict=True) for piece in (padding[:count], part)]
+    return torch.cat(pieces).view(len(parts), width, -1)

@@ -5,14 +5,19 @@ Everything is computed in float32 and without atomics, so that results do not de
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import normalize
 
-from swiftvlm_eval.pruning.scores import rows_where, top_k
+from swiftvlm_eval.pruning.scores import counting, rows_where, top_k
 
+COMPARED_BY_DIFFERENCES = 64
+"""Rows up to which `distances` needs no matrix product: fewer operations, and little work."""
+EQUAL_ROWS = 1e-14
+"""Share of two rows' squared lengths below which a squared distance is rounding: what float32 resolves, squared."""
 AnchorRule = Literal["strided", "top", "floor_step"]
 MergedPosition = Literal["anchor", "mean", "round"]
 
@@ -33,9 +38,35 @@ class Bypass:
     index: Tensor  # int64, [R], visual indices
     groups: Groups
     places: Tensor  # [N]
+    active: Tensor  # int64, [N - R], visual indices of the tokens that do not wait, ascending
+
+    def aligned(self, live: Tensor, index: Tensor) -> Tensor:
+        """All N tokens in original order; to those that wait is added what their group's row has gained.
+
+        Args:
+            live: [V, D], the rows of the tokens that do not wait and of the groups.
+            index: int64, [V], visual index of each; -1 is a group's.
+
+        Returns:
+            [N, D].
+        """
+        sent = self.groups.merged
+        present = live[index.argsort(dim=0, stable=True)]  # the groups first, then tokens by index
+        waiting = self.states
+        if len(sent):
+            waiting = waiting + (present[: len(sent)] - sent)[self.groups.members]
+        whole = live.new_empty((len(self.places), live.shape[1]))
+        whole.index_copy_(0, self.active, present[len(sent) :])
+        return whole.index_copy_(0, self.index, waiting)
 
 
-def choose_anchors(count: int, groups: int, rule: AnchorRule = "strided", scores: Tensor | None = None) -> Tensor:
+def choose_anchors(
+    count: int,
+    groups: int,
+    rule: AnchorRule = "strided",
+    scores: Tensor | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
     """Representatives of `groups` groups among `count` rows given in order of place.
 
     Args:
@@ -44,6 +75,7 @@ def choose_anchors(count: int, groups: int, rule: AnchorRule = "strided", scores
         rule: `strided` takes element floor((j + 0.5) R / Z); `top` the Z best-scored; `floor_step` every
             floor(R / Z)-th from the first.
         scores: [R], needed by `top`.
+        device: of the result; that of the scores under `top`.
 
     Returns:
         int64, [min(Z, R)], ascending, distinct.
@@ -56,10 +88,17 @@ def choose_anchors(count: int, groups: int, rule: AnchorRule = "strided", scores
         if scores is None:
             raise ValueError("anchors=top: needs scores")
         return top_k(scores, groups)
-    steps = torch.arange(groups)
-    if rule == "floor_step":
-        return steps * max(1, count // max(groups, 1))
-    return ((2 * steps + 1) * count).div(2 * max(groups, 1), rounding_mode="floor")
+    return _regular_anchors(count, groups, rule, torch.device("cpu") if device is None else device)
+
+
+@lru_cache(maxsize=256)
+def _regular_anchors(count: int, groups: int, rule: AnchorRule, device: torch.device) -> Tensor:
+    """Anchors that follow from the counts alone; shared, so not to be written to."""
+    with torch.inference_mode(False):
+        steps = torch.arange(groups, device=device)
+        if rule == "floor_step":
+            return steps * max(1, count // max(groups, 1))
+        return ((2 * steps + 1) * count).div(2 * max(groups, 1), rounding_mode="floor")
 
 
 def assign_to_anchors(states: Tensor, anchors: Tensor) -> Tensor:
@@ -73,8 +112,7 @@ def assign_to_anchors(states: Tensor, anchors: Tensor) -> Tensor:
         int64, [R], group numbers 0..Z-1.
     """
     groups = nearest(states, states[anchors])
-    groups[anchors] = torch.arange(len(anchors), device=groups.device)
-    return groups
+    return groups.index_copy(0, anchors, counting(len(anchors), groups.device))
 
 
 def nearest(queries: Tensor, keys: Tensor) -> Tensor:
@@ -87,7 +125,8 @@ def nearest(queries: Tensor, keys: Tensor) -> Tensor:
     Returns:
         int64, [n]; by cosine similarity in float32, ties to the lower key.
     """
-    similarity = normalize(queries.float(), dim=-1) @ normalize(keys.float(), dim=-1).T
+    # a query's own length changes nothing for which key is the best one
+    similarity = queries.float() @ normalize(keys.float(), dim=-1).T
     return similarity.nan_to_num(nan=-torch.inf).argmax(dim=-1)
 
 
@@ -102,7 +141,7 @@ def sums_and_sizes(states: Tensor, groups: Tensor, num_groups: int) -> tuple[Ten
     Returns:
         float32, [Z, D] and [Z, 1].
     """
-    membership = one_hot(groups, num_groups).T.float()
+    membership = (groups == counting(num_groups, groups.device)[:, None]).float()
     return membership @ states.float(), membership.sum(dim=1, keepdim=True)
 
 
@@ -138,19 +177,37 @@ def density_peak_clusters(states: Tensor, num_clusters: int) -> Tensor:
     count = len(states)
     if num_clusters == 1:
         return torch.zeros(count, dtype=torch.int64, device=states.device)
-    points = states.float()
-    # by differences, so that the matrix is symmetric; never as a [c, c, D] tensor
-    distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist") / points.shape[1] ** 0.5
+    distance = distances(states.float())
+    width = states.shape[1]
     nearest = distance.topk(num_clusters, dim=1, largest=False).values
-    density = (-(nearest**2).mean(dim=1)).exp()
-    number = torch.arange(count, device=states.device)
-    denser = (density[None] > density[:, None]) | ((density[None] == density[:, None]) & (number < number[:, None]))
-    far = distance.max()
-    peak = torch.where(denser, distance, far).min(dim=1).values
+    density = ((nearest**2).mean(dim=1) * (-1 / width)).exp()
+    rank = density.argsort(dim=0, descending=True, stable=True).argsort(dim=0)
+    # the densest row is as far from anything denser as can be: its weight is the largest in any case
+    peak = distance.masked_fill(rank >= rank[:, None], torch.inf).amin(dim=1)
     centres = (density * peak).argsort(dim=0, descending=True, stable=True)[:num_clusters]
     clusters = distance[:, centres].argmin(dim=1)
-    clusters[centres] = torch.arange(num_clusters, device=states.device)
-    return clusters
+    return clusters.index_copy(0, centres, counting(num_clusters, states.device))
+
+
+def distances(points: Tensor) -> Tensor:
+    """Euclidean distances of all pairs of rows.
+
+    Few rows are compared by differences. Of many the inner products are taken, in float64, so that what float32 can
+    tell apart stays apart, and equal rows have distance 0.
+
+    Args:
+        points: float32, [c, D].
+
+    Returns:
+        float32, [c, c].
+    """
+    if len(points) <= COMPARED_BY_DIFFERENCES:
+        return torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    exact = points.double()
+    products = exact @ exact.T
+    squares = products.diagonal()
+    apart = (squares[:, None] + squares).sub(products, alpha=2 * (1 + EQUAL_ROWS))
+    return apart.clamp(min=0).float().sqrt()
 
 
 def recycled_counts(pruned: int) -> tuple[int, int]:
@@ -281,9 +338,9 @@ def merge_by_anchors(
     """
     members = assign_to_anchors(states, anchors)
     merged = group_means(states, members, len(anchors)).to(states.dtype)
-    merged_places = places[anchors]
-    if merged_position != "anchor":
-        merged_places = group_means(places[:, None], members, len(anchors))[:, 0].to(places.dtype)
-        merged_places = merged_places.round() if merged_position == "round" else merged_places
+    if merged_position == "anchor":  # ascending already
+        return Groups(merged, places[anchors], members)
+    merged_places = group_means(places[:, None], members, len(anchors))[:, 0].to(places.dtype)
+    merged_places = merged_places.round() if merged_position == "round" else merged_places
     order = merged_places.argsort(dim=0, stable=True)
     return Groups(merged[order], merged_places[order], order.argsort(dim=0)[members])

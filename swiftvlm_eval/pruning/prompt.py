@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from swiftvlm_eval.pruning.rows import SampleRows, initial_rows
+from swiftvlm_eval.pruning.rows import SampleRows, counted, initial_rows
 
 
 def read_prompt(visual: Tensor, mask: Tensor | None, position_ids: Tensor | None, axes: int) -> list[SampleRows]:
@@ -26,21 +27,37 @@ def read_prompt(visual: Tensor, mask: Tensor | None, position_ids: Tensor | None
     batch, width = visual.shape
     if mask is not None and mask.dim() != 2:
         raise ValueError(f"attention_mask with {mask.dim()} dimensions: allowed is [batch, length]")
+    numbers, places = counted(width + 1, visual.device)
+    given = position_ids is not None
     if position_ids is None:
-        position_ids = torch.arange(width, device=visual.device)[None]
+        position_ids = places[None, :width]
     if position_ids.dim() == 2:
         position_ids = position_ids.expand(axes, batch, width)
     elif len(position_ids) < axes:
         raise ValueError(f"position_ids with {len(position_ids)} axes: this decoder has {axes}")
     position_ids = position_ids[-axes:].expand(axes, batch, width)
-    real = torch.ones_like(visual) if mask is None else mask.bool()
+    kinds, ids = _on_host(visual, mask, position_ids[0] if given else None)
     found = []
-    for sample, (is_real, is_visual) in enumerate(torch.stack([real, visual], dim=1).tolist()):
-        start = width - sum(is_real)
-        if not all(is_real[start:]) or start == width:
+    for sample in range(batch):
+        is_visual, is_real = kinds[0, sample], kinds[-1, sample] if mask is not None else np.ones(width, dtype=bool)
+        start = width - int(is_real.sum())
+        if start == width or not is_real[start:].all():
             raise ValueError("attention_mask: prompts must be padded on the left and hold at least one token")
-        found.append(initial_rows(is_visual[start:], position_ids[:, sample, start:]))
+        own = ids[sample, start:] if given else np.arange(start, width)
+        steady = int(own[0]) if axes == 1 and (np.diff(own) == 1).all() and own[0] == int(own[0]) else None
+        found.append(
+            initial_rows(is_visual[start:].tolist(), position_ids[:, sample, start:], steady, (numbers, places))
+        )
     return found
+
+
+def _on_host(visual: Tensor, mask: Tensor | None, ids: Tensor | None) -> tuple["np.ndarray", "np.ndarray"]:
+    """What the host must know, in one transfer: bool [1 or 2, B, L], visual and real rows; [B, L] position ids."""
+    parts = [visual] if mask is None else [visual, mask.bool()]
+    if ids is None:
+        return torch.stack(parts).cpu().numpy(), np.empty(0)
+    whole = torch.stack([*(part.to(ids.dtype) for part in parts), ids]).cpu().numpy()
+    return whole[:-1].astype(bool), whole[-1]
 
 
 def refuse_tensors(arguments: Mapping[str, Any]) -> None:

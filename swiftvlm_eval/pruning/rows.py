@@ -3,13 +3,18 @@
 A row has three coordinates that are never mixed: its visual *index* (0..N-1; -1 for a merged row), its *place* in the
 sequence (one number, for order), and its *position ids* as the rotary embedding sees them (A numbers: 1 for Llama and
 its like, 3 for multimodal rotary embeddings).
+
+Where the host knows a prompt's position ids to be consecutive, a row's is its place and a constant, and is not stored.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from swiftvlm_eval.pruning.arrangement import Arrangement, OneRun, Scattered, arrangement_of
 from swiftvlm_eval.pruning.contract import RowEdit
 
 
@@ -19,20 +24,51 @@ class PromptTable:
 
     Attributes:
         position_ids: float32, [A, n], of every row of the prompt.
-        visual: int64, [N], which rows are the visual tokens.
+        arrangement: which rows are the visual tokens.
         origin: int64, [N], their indices in the prompt as it entered the decoder, -1 for rows that stood for several;
             None where this is that prompt.
         part: which of several methods sees this prompt.
+        start: the first row's position id, if it is known on the host that all are consecutive, on one axis.
+        places: float32, [m], 0, 1, 2, ... for m >= n rows.
+        numbers: int64, likewise.
     """
 
     position_ids: Tensor
-    visual: Tensor
+    arrangement: Arrangement
+    places: Tensor
+    numbers: Tensor
     origin: Tensor | None = None
     part: int = 0
+    start: int | None = None
+
+    def counted_places(self, count: int) -> Tensor:
+        """float32, [count], 0, 1, 2, ..."""
+        known = self.places[:count]
+        return known if len(known) == count else torch.arange(count, device=known.device).float()
+
+    @cached_property
+    def end_mask(self) -> Tensor:
+        """bool, [n_t, n], of the last n_t rows of the prompt: which rows stand behind each.
+
+        Its end is that of a shorter sequence with the same end as well.
+        """
+        total, count = self.position_ids.shape[1], self.arrangement.num_text
+        return self.numbers[:total] > self.numbers[total - count : total, None]
+
+    @property
+    def visual(self) -> Tensor:
+        """int64, [N], which rows are the visual tokens."""
+        return self.arrangement.visual
+
+    def rows_of(self, index: Tensor) -> Tensor:
+        """int64, [k], rows of visual tokens, given by their indices."""
+        if isinstance(self.arrangement, OneRun):
+            return index + self.arrangement.first
+        return self.visual[index]
 
     def of_index(self, index: Tensor) -> Tensor:
         """[A, k] position ids of visual tokens, given by their indices [k]."""
-        return self.position_ids[:, self.visual[index]]
+        return self.position_ids[:, self.rows_of(index)]
 
     def at_place(self, places: Tensor) -> Tensor:
         """[A, k] position ids at places [k] of the prompt, in between by linear interpolation."""
@@ -49,24 +85,59 @@ class SampleRows:
     Attributes:
         prompt: the prompt as it entered the decoder.
         places: float32, [n], ascending; a prompt's rows stand at 0..n-1.
-        position_ids: float32, [A, n].
-        text: int64, [n_t], which rows are text.
-        visual: int64, [V], which rows are visual.
+        arrangement: which rows are text and which visual.
         index: int64, [V], original visual index of each visual row; -1 for a merged row.
         num_question: text rows after the last visual token.
+        ids: float32, [A, n], position ids; None where they are the places and the prompt's `start`.
+        start: the first position id, if the host knows that all are consecutive, on one axis.
+        whole: the host knows that no place is a fraction.
     """
 
     prompt: PromptTable
     places: Tensor
-    position_ids: Tensor
-    text: Tensor
-    visual: Tensor
+    arrangement: Arrangement
     index: Tensor
     num_question: int
+    ids: Tensor | None = None
+    start: int | None = None
+    whole: bool = True
 
     def __len__(self) -> int:
         """Number of live rows."""
         return len(self.places)
+
+    @property
+    def text(self) -> Tensor:
+        """int64, [n_t], which rows are text."""
+        return self.arrangement.text
+
+    @property
+    def visual(self) -> Tensor:
+        """int64, [V], which rows are visual."""
+        return self.arrangement.visual
+
+    @cached_property
+    def position_ids(self) -> Tensor:
+        """float32, [A, n]."""
+        if self.ids is not None:
+            return self.ids
+        start = self.prompt.start
+        return (self.places + start if start else self.places)[None]
+
+    @property
+    def next_id(self) -> Tensor | None:
+        """float32, [1], the position id that follows, if the host knows it."""
+        if self.start is None or self.start < 0:
+            return None
+        end = self.start + len(self)
+        return self.prompt.counted_places(end + 1)[end:]
+
+    @property
+    def id_bound(self) -> int | None:
+        """Position ids are whole numbers from 0 to below this one, on one axis; None where the host does not know."""
+        start = self.prompt.start
+        known = start is not None and start >= 0 and self.ids is None and self.whole
+        return start + self.prompt.position_ids.shape[1] if known and start is not None else None
 
     @property
     def original_index(self) -> Tensor:
@@ -83,36 +154,59 @@ class SampleRows:
             return self
         return replace(
             self,
-            prompt=PromptTable(self.position_ids, self.visual, self.original_index, part),
-            places=torch.arange(len(self), device=self.places.device).float(),
-            index=torch.arange(len(self.visual), device=self.index.device),
+            prompt=replace(
+                self.prompt,
+                position_ids=self.position_ids,
+                arrangement=self.arrangement,
+                origin=self.original_index,
+                part=part,
+                start=self.start,
+            ),
+            places=self.prompt.counted_places(len(self)),
+            index=self.prompt.numbers[: len(self.index)],
+            ids=self.position_ids,
         )
 
 
-def initial_rows(visual_mask: list[bool], position_ids: Tensor) -> SampleRows:
+def counted(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """0, 1, 2, ..., [count], as int64 and as float32."""
+    numbers = torch.arange(count, device=device)
+    return numbers, numbers.float()
+
+
+def initial_rows(
+    visual_mask: Sequence[bool],
+    position_ids: Tensor,
+    start: int | None = None,
+    numbers: tuple[Tensor, Tensor] | None = None,
+) -> SampleRows:
     """Rows of a prompt as it enters the decoder.
 
     Args:
         visual_mask: for each row of the prompt, whether it is a visual token.
         position_ids: [A, n].
+        start: the first of them, if they are known to be consecutive, on one axis.
+        numbers: 0, 1, 2, ... for as many rows or more, int64 and float32; None makes them.
 
     Raises:
         ValueError: the prompt ends with a visual token, so that no text token asks.
     """
     if visual_mask and visual_mask[-1]:
         raise ValueError("the prompt ends with an image: pruning needs a text token after it")
-    visual = [row for row, is_visual in enumerate(visual_mask) if is_visual]
-    text = [row for row, is_visual in enumerate(visual_mask) if not is_visual]
-    device = position_ids.device
-    visual_rows = torch.tensor(visual, dtype=torch.int64, device=device)
+    total, count = len(visual_mask), sum(visual_mask)
+    if numbers is None:
+        numbers = counted(total, position_ids.device)
+    whole, places = numbers
+    arrangement = arrangement_of(visual_mask, whole)
+    ids = position_ids.float()
     return SampleRows(
-        prompt=PromptTable(position_ids.float(), visual_rows),
-        places=torch.arange(len(visual_mask), device=device).float(),
-        position_ids=position_ids.float(),
-        text=torch.tensor(text, dtype=torch.int64, device=device),
-        visual=visual_rows,
-        index=torch.arange(len(visual), device=device),
-        num_question=len(visual_mask) - 1 - visual[-1] if visual else len(text),
+        prompt=PromptTable(ids, arrangement, places, whole, start=start),
+        places=places[:total],
+        arrangement=arrangement,
+        index=whole[:count],
+        num_question=list(reversed(visual_mask)).index(True) if count else total,
+        ids=None if start is not None else ids,
+        start=start,
     )
 
 
@@ -128,29 +222,55 @@ def apply_edit(rows: SampleRows, states: Tensor, edit: RowEdit, renumber: bool) 
     Returns:
         The new bookkeeping and rows [n', hidden_size]. No step waits for the device.
     """
-    num_text = len(rows.text)
-    places = torch.cat([rows.places[rows.text], edit.places.to(rows.places)])
+    if edit.order == "any" or not isinstance(rows.arrangement, OneRun):
+        return _sorted_anew(rows, states, edit, renumber)
+    run, made, index, places = rows.arrangement, edit.states.to(states.dtype), edit.index, edit.places.to(rows.places)
+    if edit.order == "among":
+        places, by_place = places.sort(stable=True)
+        made, index = made[by_place], index[by_place]
+    now, ids = run.with_visual(len(index)), None
+    if not renumber:
+        whole = run.replaced(rows.places, places)
+    else:
+        whole = rows.prompt.counted_places(now.num_text + now.num_visual)
+    if renumber and len(rows.prompt.position_ids) == 1:
+        ids = whole[None]
+    elif rows.ids is not None:
+        ids = run.replaced(rows.ids, _visual_ids(rows.prompt, index, places), dim=1)
+        ids = _renumbered(ids) if renumber else ids
+    start = 0 if renumber and len(rows.prompt.position_ids) == 1 else None
+    edited = replace(rows, places=whole, arrangement=now, index=index, ids=ids, start=start)
+    edited = replace(edited, whole=renumber or (rows.whole and edit.whole))
+    return edited, run.replaced(states, made)
+
+
+def _sorted_anew(rows: SampleRows, states: Tensor, edit: RowEdit, renumber: bool) -> tuple[SampleRows, Tensor]:
+    """`apply_edit` for rows that may stand anywhere."""
+    parts, num_text = rows.arrangement, rows.arrangement.num_text
+    places = torch.cat([parts.text_of(rows.places), edit.places.to(rows.places)])
     order = places.argsort(dim=0, stable=True)
+    numbers = torch.arange(len(order), device=order.device)
     new_row = torch.empty_like(order)
-    new_row[order] = torch.arange(len(order), device=order.device)
+    new_row[order] = numbers
     visual, visual_order = new_row[num_text:].sort()
-    ids = torch.cat([rows.position_ids[:, rows.text], _visual_ids(rows.prompt, edit)], dim=1)[:, order]
-    edited = SampleRows(
-        prompt=rows.prompt,
-        places=torch.arange(len(order), device=order.device).float() if renumber else places[order],
-        position_ids=_renumbered(ids) if renumber else ids,
-        text=new_row[:num_text],
-        visual=visual,
+    own = _visual_ids(rows.prompt, edit.index, edit.places)
+    ids = torch.cat([parts.text_of(rows.position_ids, dim=1), own], dim=1)[:, order]
+    edited = replace(
+        rows,
+        places=numbers.float() if renumber else places[order],
+        ids=_renumbered(ids) if renumber else ids,
+        arrangement=Scattered(new_row[:num_text], visual),
         index=edit.index[visual_order],
-        num_question=rows.num_question,
+        start=0 if renumber and len(ids) == 1 else None,
+        whole=renumber,
     )
-    return edited, torch.cat([states[rows.text], edit.states.to(states.dtype)])[order]
+    return edited, torch.cat([parts.text_of(states), edit.states.to(states.dtype)])[order]
 
 
-def _visual_ids(prompt: PromptTable, edit: RowEdit) -> Tensor:
-    """Position ids of an edit's rows: those of their token in the prompt; for a merged row those of its place."""
-    own = prompt.of_index(edit.index.clamp(min=0))
-    return torch.where(edit.index < 0, prompt.at_place(edit.places.to(own)), own)
+def _visual_ids(prompt: PromptTable, index: Tensor, places: Tensor) -> Tensor:
+    """Position ids of visual rows: those of their token in the prompt; for a merged row those of its place."""
+    own = prompt.of_index(index.clamp(min=0))
+    return torch.where(index < 0, prompt.at_place(places.to(own)), own)
 
 
 def _renumbered(ids: Tensor) -> Tensor:

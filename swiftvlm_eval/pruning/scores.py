@@ -1,5 +1,8 @@
 """Scores and choices of rows as pure tensor functions: ordered top-k, rankings, masks, norms, shares, raters."""
 
+from functools import lru_cache
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,6 +49,21 @@ def rows_where(mask: Tensor, count: int) -> Tensor:
         int64, [count], ascending.
     """
     return (~mask).int().argsort(dim=0, stable=True)[:count]
+
+
+@lru_cache(maxsize=256)
+def counting(count: int, device: torch.device) -> Tensor:
+    """0, 1, 2, ..., made once for every count; shared, so not to be written to.
+
+    Args:
+        count: how many.
+        device: where.
+
+    Returns:
+        int64, [count].
+    """
+    with torch.inference_mode(False):  # as an index it may serve outside inference mode, too
+        return torch.arange(count, device=device)
 
 
 def key_norms(keys: Tensor) -> Tensor:
@@ -111,6 +129,26 @@ def outlier_share(scores: Tensor) -> float:
     flat = scores.float().flatten()
     low, high = torch.quantile(flat, torch.tensor([0.25, 0.75], device=flat.device))
     return int((flat > high + 1.5 * (high - low)).sum()) / len(flat)
+
+
+def rank_of_rows(matrix: Tensor, empty: Tensor) -> int:
+    """Numerical rank of a float32 matrix some of whose rows are zero, as `torch.linalg.matrix_rank` gives it.
+
+    A number for the host: one transfer, of the inner products of the rows. Their eigenvalues are the squares of the
+    singular values; in float64 these are told apart far below the tolerance, float32's resolution times the larger
+    side of the matrix without its empty rows.
+
+    Args:
+        matrix: [r, n]; what is not a number counts as 0.
+        empty: bool, [r], which rows are zero and no part of the matrix.
+    """
+    exact = matrix.nan_to_num().double()
+    products = exact @ exact.T
+    known = torch.cat([products, empty[:, None]], dim=1).cpu().numpy()
+    squares = np.linalg.eigvalsh(known[:, :-1])
+    larger = max(matrix.shape[1], int((known[:, -1] == 0).sum()))
+    least = (larger * np.finfo(np.float32).eps) ** 2 * squares.max()
+    return int((squares > least).sum())
 
 
 def rater_weights(visual: Tensor, question: Tensor) -> Tensor:

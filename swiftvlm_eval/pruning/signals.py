@@ -11,6 +11,7 @@ from torch import Tensor
 from swiftvlm_eval.models.adapter import DecoderPart, FamilyAdapter
 from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.models.tower import TowerView
+from swiftvlm_eval.pruning.arrangement import OneRun
 from swiftvlm_eval.pruning.contract import PruningMethod, Signals
 from swiftvlm_eval.pruning.layer_attention import LayerAttention
 from swiftvlm_eval.pruning.layer_rows import LayerRows, ModuleIO
@@ -42,6 +43,7 @@ class Sources:
 
     Attributes:
         rows: the sample's live rows.
+        sequence: [n, hidden_size], these rows themselves.
         before: [n, hidden_size], the rows one layer earlier; None at boundary 0, or where no stage reads them.
         scorer: attention of the scoring layer; None where the stage declares none.
         cached: rotated keys and values of the layer that has just run, [kv_heads, n, head_dim] each; None at
@@ -55,6 +57,7 @@ class Sources:
     """
 
     rows: SampleRows
+    sequence: Tensor
     before: Tensor | None
     scorer: LayerAttention | None
     cached: tuple[Tensor, Tensor] | None
@@ -72,6 +75,15 @@ class SampleSignals(Signals):
 
     sources: Sources
 
+    @property  # type: ignore[misc]
+    def text_states(self) -> Tensor:  # type: ignore[override,misc]
+        """See `Signals`; taken from the sequence when it is asked for."""
+        return self.sources.rows.arrangement.text_of(self.sources.sequence)
+
+    @text_states.setter
+    def text_states(self, given: Tensor) -> None:
+        """The field of `Signals`, which `sources` stand for."""
+
     def attention(
         self,
         *,
@@ -83,18 +95,31 @@ class SampleSignals(Signals):
         scope: Scope = "all",
     ) -> Tensor:
         """See `Signals.attention`."""
-        rows, asking = self.sources.rows, None
+        asking = self._asking(queries)
         if visual_queries is not None:
-            asking = rows.visual[visual_queries]
-        elif queries is not None:
-            asking = rows.text[queries]
-        if candidates is not None and index is not None:
+            asking = self.sources.rows.visual[visual_queries]
+        if candidates is not None:
             return self._scorer.to_candidates(candidates, index, rope, scope)
         return self._scorer.to_visual(asking, rope, scope)
 
     def rope_similarity(self, queries: Tensor) -> Tensor:
         """See `Signals.rope_similarity`."""
-        return self._scorer.rope_similarity(self.sources.rows.text[queries])
+        return self._scorer.rope_similarity(self._asking(queries))
+
+    @cached_property
+    def question_rows(self) -> Tensor:  # type: ignore[override]
+        """See `Signals.question_rows`."""
+        count = self.sources.rows.arrangement.num_text
+        return self.sources.rows.prompt.numbers[count - self.num_question : count]
+
+    def _asking(self, queries: Tensor | None) -> Tensor | int:
+        """Text rows as rows of the sequence; those at its end as how many these are. None is the last one."""
+        ends = isinstance(self.sources.rows.arrangement, OneRun)
+        if queries is None:
+            return 1 if ends else self.sources.rows.text[-1:]
+        if ends and queries is self.__dict__.get("question_rows"):
+            return self.num_question
+        return self.sources.rows.text[queries]
 
     @property
     def asked(self) -> int:
@@ -112,8 +137,8 @@ class SampleSignals(Signals):
         before, cached = self.sources.before, self.sources.cached
         if before is None or cached is None:
             raise RuntimeError("no layer has run before boundary 0")
-        which = self.sources.rows.visual if rows == "visual" else self.sources.rows.text
-        return LayerRows(which, before, cached, self.sources.module_io)
+        parts = self.sources.rows.arrangement
+        return LayerRows(parts.visual if rows == "visual" else parts.text, before, cached, self.sources.module_io)
 
     @property
     def rotation(self) -> tuple[Tensor, Tensor]:

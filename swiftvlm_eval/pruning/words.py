@@ -23,3 +23,7 @@ Need = Literal[
 """What a method may ask for beyond the rows, attention and layout that every family shows."""
 Scope = Literal["all", "visual"]
 """Keys under the softmax: every visible row, or the visual candidates only."""
+Order = Literal["any", "among", "ascending"]
+"""What a method says of the places of the rows it returns. `any`: nothing. `among`: they lie between the first and the
+last place of the visual rows of the prompt, or just behind it, so that in one run of these no text row stands between
+them. `ascending`: among, and each at or behind the one before it."""

@@ -35,9 +35,9 @@ def test_scores_come_from_the_declared_layer(name: str) -> None:
         asked: list[int] = []
         stock = session.adapter.decoder.queries
 
-        def queries(layer: int, states: torch.Tensor) -> torch.Tensor:
+        def queries(layer: int, *states: torch.Tensor) -> torch.Tensor:
             asked.append(layer)
-            return stock(layer, states)
+            return stock(layer, *states)
 
         session.adapter.decoder.queries = queries  # type: ignore[method-assign]
         generate(model, inputs_for(processor))
@@ -235,11 +235,10 @@ def test_alignment_keeps_the_mean_and_identity_layers_move_nothing() -> None:
     waiting = edit.carry
     order = edit.places.argsort(stable=True)
     rows = (edit.states[order], edit.index[order], edit.places[order])
-    still, index, _ = method._candidates(signals(Stage(10, 8, 4, "next"), rows, waiting, scores))
-    torch.testing.assert_close(still, states)
-    assert index.tolist() == list(range(20))
+    torch.testing.assert_close(waiting.aligned(*rows[:2]), states)
+    assert sorted(waiting.active.tolist() + waiting.index.tolist()) == list(range(20))
     moved = rows[0] + torch.randn(len(order), 8, generator=generator)
-    aligned, _, _ = method._candidates(signals(Stage(10, 8, 4, "next"), (moved, *rows[1:]), waiting, scores))
+    aligned = waiting.aligned(moved, rows[1])
     for group in range(4):
         members = waiting.index[waiting.groups.members == group]
         merged = moved[(rows[1] < 0).nonzero()[group, 0]]

@@ -41,7 +41,7 @@ def test_attention_rows_equal_the_library_with_grouped_queries() -> None:
     visible = torch.tensor([[True] * 6 + [False] * 4, [True] * 8 + [False] * 2, [True] * 10])
     identity = torch.eye(10).expand(8, 10, 10)
     expected = scaled_dot_product_attention(queries, keys.repeat_interleave(4, 0), identity, attn_mask=visible)
-    torch.testing.assert_close(attention_rows(queries, keys, visible), expected)
+    torch.testing.assert_close(attention_rows(queries, keys, ~visible), expected)
 
 
 def test_rotation_keeps_norms_and_depends_on_distance_only() -> None:

@@ -30,7 +30,7 @@ class RatedByQuestion:
 
     def prepare(self, signals: Signals) -> Any:
         """The raters, as weights of the question's rows."""
-        return rater_weights(signals.states, signals.text_states[signals.question_rows])
+        return rater_weights(signals.states, signals.text_states[len(signals.text_states) - signals.num_question :])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +60,9 @@ class SparseVLM(RatedByQuestion, PruningMethod):
         weights, count = signals.carry, signals.stage.kept
         if count >= len(signals.index):
             return signals.keep_all(weights)
-        scores = weights @ signals.attention(queries=signals.question_rows).mean(dim=0)
+        scores = signals.attention(queries=signals.question_rows).mean(dim=0).T.mv(weights)
         order = ranking(scores)
-        return signals.keep(order[:count].sort().values, weights, appended=recycle(signals.states, order[count:]))
+        return signals.keep(order[:count], weights, appended=recycle(signals.states, order[count:]))
 
     def work(self, prompt: PromptWork) -> Work:
         """The raters; then, at each stage that drops rows, the question's attention and the recycling."""

@@ -10,14 +10,13 @@ we.)
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field
 
 from swiftvlm_eval.pruning.budget import BudgetError, MergedRule
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.merging import recycle, recycled_rows
 from swiftvlm_eval.pruning.methods.sparsevlm import RatedByQuestion
-from swiftvlm_eval.pruning.scores import ranking
+from swiftvlm_eval.pruning.scores import rank_of_rows, ranking
 from swiftvlm_eval.pruning.words import PositionRule, ScoreLayer
 from swiftvlm_eval.pruning.work import PromptWork, StageWork, Work, recycling
 
@@ -80,14 +79,15 @@ class SparseVLMv1(RatedByQuestion, PruningMethod):
     def select(self, signals: Signals) -> RowEdit:
         """Keeps as many of the best-rated rows as the rank asks for, and recycles the best others."""
         weights, rows = signals.carry, len(signals.index)
-        matrix = signals.attention(queries=signals.question_rows[weights > 0]).mean(dim=0)
-        rank = int(torch.linalg.matrix_rank(matrix.nan_to_num()))
+        silent = weights == 0  # their rows are emptied, so that nothing waits for how many rate
+        matrix = signals.attention(queries=signals.question_rows).mean(dim=0).masked_fill(silent[:, None], 0)
+        rank = rank_of_rows(matrix, silent)
         rule = self.scale_and_bias(signals.stage.budget)
         if rule is None or rank >= rows:
             return signals.keep_all(weights)
         count = min(int(rank * rule[0] + rule[1]), rows - 1)
-        order = ranking(matrix.mean(dim=0))
-        return signals.keep(order[:count].sort().values, weights, appended=recycle(signals.states, order[count:]))
+        order = ranking(matrix.T.mv(weights))
+        return signals.keep(order[:count], weights, appended=recycle(signals.states, order[count:]))
 
     def work(self, prompt: PromptWork) -> Work:
         """The raters; then their attention (a plan expects every question row to rate), and the recycling."""

@@ -13,13 +13,12 @@ row takes its anchor's position id (`merged_position`). Schedule `paper` is fitt
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.merging import AnchorRule, Bypass, Groups, MergedPosition, choose_anchors, merge_by_anchors
 from swiftvlm_eval.pruning.schedule import Plan
-from swiftvlm_eval.pruning.scores import rows_where, top_k
+from swiftvlm_eval.pruning.scores import ranking
 from swiftvlm_eval.pruning.words import Scope, ScoreLayer
 from swiftvlm_eval.pruning.work import PromptWork, Work, grouping
 
@@ -58,38 +57,31 @@ class SwiftVLM(PruningMethod):
 
     def select(self, signals: Signals) -> RowEdit:
         """Aligns what waits, scores, keeps the best, and sends the rest on the bypass."""
-        states, index, places = self._candidates(signals)
-        absent = (None, None) if signals.carry is None else (states, index)
-        scores = signals.attention(candidates=absent[0], index=absent[1], scope=self.scope).mean(dim=0)[0]  # eq. 2
-        kept = top_k(scores, signals.stage.kept)
-        edit = RowEdit(states[kept], index[kept], places[kept])
-        if signals.stage.last or not self.merge or len(index) == len(kept):
-            return edit
-        rest = rows_where(torch.ones_like(index, dtype=torch.bool).index_fill(0, kept, False), len(index) - len(kept))
-        return self._bypass(signals, edit, RowEdit(states[rest], index[rest], places[rest]), scores[rest], places)
+        sent: Bypass | None = signals.carry
+        if sent is None:
+            states, index, places = signals.states, signals.index, signals.places
+        else:  # all N tokens, each in its own row
+            states, index, places = sent.aligned(signals.states, signals.index), None, sent.places
+        scores = signals.attention(candidates=None if sent is None else states, scope=self.scope)
+        rated = scores.mean(dim=0)[0]  # eq. 2
+        order, count = ranking(rated), min(signals.stage.kept, len(rated))
+        kept = order[:count].sort().values
+        edit = RowEdit(states[kept], kept if index is None else index[kept], places[kept])
+        if signals.stage.last or not self.merge or count == len(rated):
+            return edit.sure("ascending", whole=True)
+        rest = order[count:].sort().values
+        waiting = RowEdit(states[rest], rest if index is None else index[rest], places[rest])
+        return self._bypass(signals, edit, waiting, rated[rest] if self.anchors == "top" else None, places)
 
-    def _candidates(self, signals: Signals) -> tuple[Tensor, Tensor, Tensor]:
-        """All N tokens in original order, waiting ones aligned; the live rows where nothing waits."""
-        waiting: Bypass | None = signals.carry
-        if waiting is None:
-            return signals.states, signals.index, signals.places
-        sent, alive = waiting.groups.merged, len(signals.index)
-        active, merged = rows_where(signals.index >= 0, alive - len(sent)), rows_where(signals.index < 0, len(sent))
-        states = signals.states.new_empty((signals.num_visual, signals.states.shape[1]))
-        states[signals.index[active]] = signals.states[active]
-        moved = signals.states[merged] - sent  # what each group's row has gained, added to all its members
-        states[waiting.index] = waiting.states + (moved[waiting.groups.members] if len(sent) else 0)
-        return states, torch.arange(signals.num_visual, device=states.device), waiting.places
-
-    def _bypass(self, signals: Signals, edit: RowEdit, rest: RowEdit, scores: Tensor, places: Tensor) -> RowEdit:
+    def _bypass(self, signals: Signals, edit: RowEdit, rest: RowEdit, rated: Tensor | None, places: Tensor) -> RowEdit:
         """Adds one merged row per group of the rest to the edit and lets the rest wait."""
         count = min(signals.stage.merged, len(rest.index))
         groups = Groups(rest.states[:0], rest.places[:0], rest.index)
         if count:
-            anchors = choose_anchors(len(rest.index), count, self.anchors, scores).to(rest.index.device)
+            anchors = choose_anchors(len(rest.index), count, self.anchors, rated, rest.index.device)
             groups = merge_by_anchors(rest.states, rest.places, anchors, self.merged_position)
-        carry = Bypass(rest.states, rest.index, groups, places) if self.bypass else None
-        return edit.with_merged_rows(groups.merged, groups.places, carry)
+        carry = Bypass(rest.states, rest.index, groups, places, edit.index) if self.bypass else None
+        return edit.with_merged_rows(groups.merged, groups.places, carry).sure("among", self.merged_position != "mean")
 
     @property
     def merges_rows(self) -> bool:
