@@ -113,4 +113,4 @@ def test_the_command_prints_the_comment_and_its_reasons(tmp_path: Path) -> None:
 
 def test_help_teaches() -> None:
     status, _, said = run("submit-check", "--help")
-    assert status == 0 and "Exit status 1" in said and said.count("  # ") == 2
+    assert status == 0 and "Exit status 1" in said and said.count("# ") == 2
