@@ -25,7 +25,7 @@ class Work:
         keys: decoder rows projected to keys.
         attention: (text row, key) pairs whose attention logit is computed, over all heads.
         position_similarity: (text row, visual row) pairs of `Signals.rope_similarity`, of one head.
-        rating: (text row, visual row) attention entries averaged over raters.
+        rating: (text row, visual row) attention entries averaged over raters, or multiplied for their rank.
         similarity: pairs of decoder rows compared by an inner product.
         value_similarity: pairs of decoder rows compared by their values of all heads.
         channel_similarity: pairs of decoder rows compared in `COMPARED_CHANNELS` of their channels.

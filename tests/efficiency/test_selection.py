@@ -34,6 +34,11 @@ CASES: list[tuple[str, dict[str, Any]]] = [(name, dict(oracle_of(name).scale)) f
 ]
 
 
+def of_matrix_and_vector(matrix: torch.Size, vector: torch.Size, **_: Any) -> int:
+    """Operations of a product that torch's counter does not know."""
+    return 2 * matrix[0] * matrix[1]
+
+
 def beside_the_layers(counter: FlopCounterMode) -> int:
     """Multiply-accumulates outside of the decoder layers, the vision tower's own pass and the rotary tables."""
     counts = {module: sum(operators.values()) for module, operators in counter.get_flop_counts().items()}
@@ -52,7 +57,7 @@ def counted(model: Any, inputs: Any, name: str, options: dict[str, Any]) -> tupl
     """Counted operations beside the layers, what was declared for the executed rows, and the trace."""
     method = make_method(name, options)
     with prune(model, method, budget=1 / 3) as session, torch.no_grad():
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mv: of_matrix_and_vector}) as counter:
             model(**inputs, use_cache=True, logits_to_keep=1)
         shape, tower = session.adapter.decoder.shape, session.adapter.tower.shape
         trace = session.traces[0]

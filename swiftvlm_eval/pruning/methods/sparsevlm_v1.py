@@ -90,11 +90,11 @@ class SparseVLMv1(RatedByQuestion, PruningMethod):
         return signals.keep(order[:count], weights, appended=recycle(signals.states, order[count:]))
 
     def work(self, prompt: PromptWork) -> Work:
-        """The raters; then their attention (a plan expects every question row to rate), and the recycling."""
+        """The raters; then the question's attention, its rank, and, where rows go, its mean and the recycling."""
 
         def of_stage(stage: StageWork) -> Work:
-            raters = prompt.num_question if stage.asked is None else stage.asked
-            pruned = stage.live - stage.kept
-            return prompt.attention(stage, queries=raters) + (recycling(pruned) if pruned > 0 else Work())
+            asked, pruned = prompt.num_question, stage.live - stage.kept
+            seen = prompt.attention(stage, queries=asked) + Work(rating=asked**2 * stage.live)
+            return seen + (Work(rating=asked * stage.live) + recycling(pruned) if pruned > 0 else Work())
 
         return prompt.raters + prompt.over_stages(of_stage)
