@@ -20,6 +20,7 @@ from swiftvlm_eval.leaderboard.compute.paper_table import SHIPPED, shipped_table
 from swiftvlm_eval.leaderboard.render.grid import figures
 from swiftvlm_eval.leaderboard.render.markdown import accuracy_table, table
 from swiftvlm_eval.leaderboard.render.text import interval, markdown, number
+from swiftvlm_eval.pruning.describe import not_servable
 
 ROOT = Path(__file__).resolve().parents[1] / "leaderboards"
 RECORDS = ROOT / "demo" / "records"
@@ -123,12 +124,18 @@ def methods_page() -> str:
         "",
         "Made by `make leaderboard` from the methods' classes; `swiftvlm-eval methods NAME` adds",
     ]
-    lines += ["options, presets and the plan of a budget, layer by layer. Layers are those of a decoder of 32.", ""]
+    lines += ["options, presets and the plan of a budget, layer by layer. Layers are those of a decoder of 32."]
+    lines += [
+        "Served: a [serving engine](serving.md) can be handed the rows by `swiftvlm-eval export-embeddings`.",
+        "",
+    ]
     for method in methods:
         needs = ", ".join(f"`{need}`" for need in sorted(method.needs)) or "nothing but rows and attention"
         lines += [f"## {method.name}", "", f"{markdown(method.title)}, {markdown(method.source)}: {method.summary}."]
         where = [f"after layer {layer}" if layer else "before the decoder" for layer in method.layers_for(1 / 3)]
         lines += ["", f"* acts {', '.join(where) or 'nowhere'}; needs {needs}"]
+        reason = not_servable(method)
+        lines.append(f"* served: no, {reason}" if reason else "* served: yes")
         lines += [f"* authors' code: {markdown(method.code)}"] if _published(method) else []
         lines += [f"* to be known: {method.caveat}"] if method.caveat else []
         lines.append("")
@@ -158,7 +165,11 @@ def front_page(board: Board) -> str:
 def method_facts() -> str:
     """methods.yaml: what the pages say of each registered method."""
     fields = ("name", "title", "source", "summary", "code")
-    facts = [{field: getattr(make_method(name), field) for field in fields} for name in sorted(method_names())]
+    methods = [make_method(name) for name in sorted(method_names())]
+    facts = [
+        {field: getattr(method, field) for field in fields} | {"servable": not not_servable(method)}
+        for method in methods
+    ]
     head = "# Made by `make leaderboard` from the methods' classes; the fields are explained in methods.py.\n"
     return head + yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=1000)
 

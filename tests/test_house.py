@@ -115,6 +115,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pruning": {"models"},
     "testing": {"models", "pruning"},
     "efficiency": {"models", "pruning"},
+    "serving": {"models", "pruning", "runs"},
     "results": {"runs"},
     "leaderboard": {"results"},
     "check": {"results", "leaderboard"},
@@ -154,6 +155,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "sweep",
             "analysis",
             "runs",
+            "serving",
         ),
     },
     "__init__": {"pruning", "analysis"},
@@ -207,7 +209,9 @@ def test_a_planted_import_and_an_unlisted_folder_are_seen() -> None:
     assert broken_rules(arrows(planted), MAY_IMPORT) == ["attic is not in the table", "models imports pruning"]
 
 
-@pytest.mark.parametrize("part", [name for name in MAY_IMPORT if name in ("pruning", "models", "efficiency", "demo")])
+@pytest.mark.parametrize(
+    "part", [name for name in MAY_IMPORT if name in ("pruning", "models", "efficiency", "demo", "serving")]
+)
 def test_the_library_knows_no_lmms_eval(part: str) -> None:
     broken = [
         f"{module} imports {name}" for module in ours(part) for name in imports(module) if within(name, "lmms_eval")

@@ -13,6 +13,7 @@ from swiftvlm_eval.cli.layers import select_layers_command
 from swiftvlm_eval.cli.methods import methods_command
 from swiftvlm_eval.cli.pictures import show_command
 from swiftvlm_eval.cli.runs import check_command, demo_data_command, sweep_command
+from swiftvlm_eval.cli.serving import export_embeddings_command
 
 app = typer.Typer(
     name="swiftvlm-eval",
@@ -39,6 +40,7 @@ app.command("select-layers")(select_layers_command)
 app.command("show")(show_command)
 app.command("overlap")(overlap_command)
 app.command("drift")(drift_command)
+app.command("export-embeddings")(export_embeddings_command)
 app.command("demo")(demo_command)
 app.command("demo-data")(demo_data_command)
 add_examples(app)

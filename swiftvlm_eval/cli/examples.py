@@ -21,6 +21,7 @@ SUMMARIES = {
     "show": "draw what methods keep of an image",
     "overlap": "what methods hold of what the model looks at",
     "drift": "how far tokens that bypassed layers are off",
+    "export-embeddings": "write visual rows for a serving engine",
     "demo": "compare methods on the embedded model, in minutes",
     "demo-data": "draw more scenes of the embedded benchmark",
 }
@@ -190,6 +191,23 @@ EXAMPLES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
             (
                 "swiftvlm-eval drift --model demo --tasks demo_gqa --project \\",
                 "  --out drift2",
+            ),
+        ),
+    ),
+    "export-embeddings": (
+        (
+            "of one image, for vLLM:",
+            (
+                "swiftvlm-eval export-embeddings --model llava-hf/llava-1.5-7b-hf \\",
+                "  --method visionzip --budget 1/3 --images cat.jpg --out rows",
+            ),
+        ),
+        (
+            "of all images of a folder, by a method that reads the question:",
+            (
+                "swiftvlm-eval export-embeddings --model llava-hf/llava-1.5-7b-hf \\",
+                "  --method 'cdpruner[relevance=embed]' --question 'What is it?' \\",
+                "  --out rows --images photos/*.jpg",
             ),
         ),
     ),

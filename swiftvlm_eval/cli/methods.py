@@ -131,16 +131,19 @@ def _json(told: Sequence[dict[str, Any]], plans: Sequence[list[tuple[str, float,
 def _listing(told: Iterable[dict[str, Any]]) -> Table:
     """One row a method; in a narrow terminal the title stands below the name."""
     wide = console.width >= WIDE
-    table = folding_table(*(("method", "title") if wide else ("method, title",)), "acts", "positions", "what it does")
-    table.columns[-3].max_width, table.columns[-2].max_width = 18 if not wide else 28, 9  # room for the summary
+    names = ("method", "title") if wide else ("method, title",)
+    table = folding_table(*names, "acts", "positions", "served", "what it does")
+    table.columns[-4].max_width, table.columns[-3].max_width = 18 if not wide else 28, 9  # room for the summary
     table.caption = (
-        "after 2: when two layers of a decoder of 32 have run; `;` parts the choices for low and high budgets"
+        "after 2: when two layers of a decoder of 32 have run; `;` parts the choices for low and high budgets; "
+        "served: whether `export-embeddings` can hand its rows to a serving engine"
     )
     for facts in told:
-        names = (
+        own = (
             (facts["name"], facts["title"]) if wide else ("\n".join((_plain(facts["name"]), _plain(facts["title"]))),)
         )
-        cells = [*names, _acts(facts), facts["position_rule"], facts["summary"]]
+        served = "yes" if facts["servable"] else "no"
+        cells = [*own, _acts(facts), facts["position_rule"], served, facts["summary"]]
         table.add_row(*(escape("\n".join(map(_plain, cell.splitlines()))) for cell in cells))
     return table
 
@@ -214,6 +217,9 @@ def _print_facts(facts: dict[str, Any]) -> None:
         "merges rows": "yes" if facts["merges_rows"] else "no",
         "rows depend on the image": "yes" if facts["adaptive"] else "no",
         "draws at random": "yes" if facts["draws"] else "no",
+        "served by engines": "yes, with `export-embeddings`"
+        if facts["servable"]
+        else f"no: {facts['not_servable_because']}",
     }
     grid = Table.grid(padding=(0, 2))
     grid.add_column()

@@ -22,6 +22,7 @@ class MethodFacts(BaseModel):
         source: Paper, or what it is if no paper proposes it.
         summary: What it does, in half a sentence.
         code: Its authors' code and licence.
+        servable: Whether a serving engine can be handed its rows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +32,7 @@ class MethodFacts(BaseModel):
     source: str
     summary: str
     code: str
+    servable: bool
 
     @property
     def arxiv(self) -> str | None:

@@ -15,6 +15,7 @@ from swiftvlm_eval.pruning.budget import REFERENCE_VISUAL_TOKENS, StageRows
 from swiftvlm_eval.pruning.composed import Composed
 from swiftvlm_eval.pruning.contract import PruningMethod
 from swiftvlm_eval.pruning.schedule import Plan, Stage
+from swiftvlm_eval.pruning.servable import why_not_servable
 
 REFERENCE_LAYERS = 32
 """Decoder layers of LLaVA-7B, in which papers name their boundaries."""
@@ -209,6 +210,12 @@ def position_rules(method: PruningMethod) -> list[str]:
     return list(found)
 
 
+def not_servable(method: PruningMethod) -> str:
+    """Why no serving engine can run a method with these options (`pruning.servable`); empty where one can."""
+    boundaries = (boundary for boundaries in schedules_of(method) for boundary in boundaries)
+    return why_not_servable(boundaries, position_rules(method))
+
+
 def merges_rows(method: PruningMethod) -> bool:
     """Whether a plan of the method has merged rows, for 576 tokens and the budgets of its presets and some others."""
     return any(stage.merged for plan in _tried_plans(method) for stage in plan.stages)
@@ -291,6 +298,8 @@ def outline(method: PruningMethod) -> dict[str, Any]:
         "merges_rows": merges_rows(method),
         "boundaries": sorted({boundary for boundaries in schedules for boundary in boundaries}),
         "boundaries_by_budget": [list(boundaries) for boundaries in schedules],
+        "servable": not (reason := not_servable(method)),
+        "not_servable_because": reason,
     }
 
 

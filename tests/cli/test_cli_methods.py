@@ -182,6 +182,22 @@ def test_the_plan_as_json_is_the_methods_own(name: str) -> None:
         assert facts["merges_rows"] or not any(stage.merged for stage in plan.stages)
 
 
+def test_what_an_engine_can_serve_stands_in_table_words_and_json() -> None:
+    output = run("methods", columns=200)[1]
+    served = {
+        line.split()[0]: cells(line)[-2] for line in output.splitlines() if re.match(r"  \w+ .*  (yes|no)  ", line)
+    }
+    assert served.keys() == set(method_names())
+    assert (served["visionzip"], served["fastv"], served["vanilla"], served["nuwa"]) == ("yes", "no", "yes", "no")
+    assert {name for name, word in served.items() if word == "yes"} == {
+        facts["name"] for facts in told() if facts["servable"]
+    }
+    assert re.search(r"served by engines +yes, with `export-embeddings`", run("methods", "visionzip")[1])
+    assert re.search(r"served by engines +no: keeps the position ids", run("methods", "fastervlm[positions=keep]")[1])
+    (facts,) = told("pdrop")
+    assert facts["servable"] is False and "inside the decoder" in facts["not_servable_because"]
+
+
 def test_a_plan_by_hand() -> None:
     # 10 layers of 100 tokens: a cut after layer 2 that leaves x has the mean (2 * 100 + 8 * x) / 10 = 40 at x = 25.
     command = ("methods", "fastv[layers=2]", "--budgets", "40%", "--visual-tokens", "100", "--decoder-layers", "10")

@@ -4,6 +4,7 @@ import make_leaderboards
 
 from swiftvlm_eval import make_method, method_names
 from swiftvlm_eval.leaderboard.methods import method_facts
+from swiftvlm_eval.pruning.describe import not_servable
 
 
 def test_the_facts_are_those_of_the_registry() -> None:
@@ -17,6 +18,7 @@ def test_the_facts_are_those_of_the_registry() -> None:
             method.summary,
             method.code,
         )
+        assert fact.servable is not bool(not_servable(method))
     assert make_leaderboards.FACTS.read_text(encoding="utf-8") == make_leaderboards.method_facts()
 
 
