@@ -47,7 +47,9 @@ def _lines(board: Board, section: Section) -> Iterator[dict[str, Any]]:
 
 
 def _reason(row: Row, column: str, others: bool) -> str:
-    cell = {**row.cells, **row.means}.get(column)
+    cells = dict(row.cells)
+    cells.update({str(group): mean for group, mean in row.means.items()})
+    cell = cells.get(column)
     if cell is None:
         return "no score"
     if cell.mark == "off_budget":
