@@ -51,9 +51,9 @@ class Truth:
         chance = np.minimum(ease[None] * (accuracies / self.vanilla)[:, None], 1.0)
         if self.clustered:
             chance = rng.beta(2 * chance + 1e-9, 2 * (1 - chance) + 1e-9)
-            right = rng.binomial(QUESTIONS, chance) * 1.0
+            right: Floats = rng.binomial(QUESTIONS, chance).astype(np.float64)
         else:
-            right = (rng.random(chance.shape) < chance) * 1.0
+            right = (rng.random(chance.shape) < chance).astype(np.float64)
         return right[1:], right[0]
 
     @property
@@ -137,7 +137,7 @@ def main() -> None:
         "half of them 0.05 worse": lambda rows: (0.7,) * (rows - rows // 2) + (0.65,) * (rows // 2),
         "0.01 from row to row": lambda rows: tuple(0.7 - 0.01 * place for place in range(rows)),
     }
-    body = []
+    body: list[list[str | int | float]] = []
     for clustered, units in ((False, 500), (True, 125), (True, 40)):
         name = f"{units} images x {QUESTIONS}" if clustered else f"{units} documents"
         for kind, accuracies in kinds.items():

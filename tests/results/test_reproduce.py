@@ -64,7 +64,12 @@ def read_by_lmms_eval(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) 
     import lmms_eval.__main__ as main
 
     started: list[argparse.Namespace] = []
-    monkeypatch.setattr(main, "cli_evaluate_single", lambda args: started.append(args) or (None, None))
+
+    def start(args: argparse.Namespace) -> tuple[None, None]:
+        started.append(args)
+        return None, None
+
+    monkeypatch.setattr(main, "cli_evaluate_single", start)
     (folder / "again.yaml").write_text(text, encoding="utf-8")
     monkeypatch.setattr("sys.argv", ["lmms_eval", "--config", str(folder / "again.yaml")])
     main.cli_evaluate()

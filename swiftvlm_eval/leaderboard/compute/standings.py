@@ -83,6 +83,6 @@ def _comparisons(
     # Another processor adds in another order; so many digits are the same on all of them.
     figures = np.round([relative[first] - relative[second], 100 * low, 100 * high], DIGITS).T.tolist()
     return tuple(
-        Comparison(name, keys[one], keys[other], difference, start, end, p)
-        for one, other, (difference, start, end), p in zip(first, second, figures, p_values.tolist(), strict=True)
+        Comparison(name, keys[one], keys[other], difference, below, above, p)
+        for one, other, (difference, below, above), p in zip(first, second, figures, p_values.tolist(), strict=True)
     )

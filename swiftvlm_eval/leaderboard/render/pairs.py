@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from swiftvlm_eval.leaderboard.board import Board, Cell, Comparison, Row, Section
+from swiftvlm_eval.leaderboard.board import Board, Comparison, Row, Section
 from swiftvlm_eval.leaderboard.render.text import spreadsheet
 
 ENDING = "-pairs"
@@ -47,8 +47,9 @@ def _lines(board: Board, section: Section) -> Iterator[dict[str, Any]]:
 
 
 def _reason(row: Row, column: str, others: bool) -> str:
-    found = dict[str, Cell](row.cells) | {str(group): cell for group, cell in row.means.items()}
-    cell = found.get(column)
+    cells = dict(row.cells)
+    cells.update({str(group): mean for group, mean in row.means.items()})
+    cell = cells.get(column)
     if cell is None:
         return "no score"
     if cell.mark == "off_budget":

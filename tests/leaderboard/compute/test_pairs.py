@@ -71,10 +71,10 @@ def slow_p_values(scores: Floats) -> list[float]:
 
 def test_several_rows_are_compared_as_a_slow_reference_does() -> None:
     rng = np.random.default_rng(8)
-    for shape in ((2, 7), (3, 8), (5, 9)):
-        scores = rng.choice([0.0, 0.3, 1.0, 2.0], shape)
-        scores[0] += rng.choice([0.0, 1.0], shape[1])
-        scores[-1] = scores[0] if shape[0] == 5 else scores[-1]  # two rows alike
+    for rows, units, alike in ((2, 7, False), (3, 8, False), (5, 9, True)):
+        scores = rng.choice([0.0, 0.3, 1.0, 2.0], (rows, units))
+        scores[0] += rng.choice([0.0, 1.0], units)
+        scores[-1] = scores[0] if alike else scores[-1]
         assert pair_p_values(scores, seed=0) == pytest.approx(slow_p_values(scores))
 
 
@@ -176,7 +176,12 @@ def slow_interval(columns: list[Resampled], one: int, other: int) -> tuple[float
 def test_the_interval_of_a_mean_is_that_of_a_slow_reference() -> None:
     rng = np.random.default_rng(9)
     columns = [
-        resample(rng.integers(0, 4, (4, 30)) * weight, rng.integers(1, 4, 30) * weight, seed=seed, resamples=200)
+        resample(
+            (weight * rng.integers(0, 4, (4, 30))).astype(np.float64),
+            (weight * rng.integers(1, 4, 30)).astype(np.float64),
+            seed=seed,
+            resamples=200,
+        )
         for weight, seed in ((1.0, 1), (0.1, 1), (2.0, 7))
     ]
     low, high = pair_intervals(columns)

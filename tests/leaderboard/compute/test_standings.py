@@ -40,7 +40,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
 
 
 def cells_of(row: Row) -> Mapping[str, Cell]:
-    return {**row.cells, **row.means}
+    return {**row.cells, **{str(group): cell for group, cell in row.means.items()}}
 
 
 def test_every_pair_of_a_budget_is_compared_in_every_column_and_group(board: Board) -> None:
