@@ -3,7 +3,6 @@
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from swiftvlm_eval.joining.feed import FEED_FILE, feed, moment
@@ -17,33 +16,15 @@ from swiftvlm_eval.joining.schema import (
     published_board,
 )
 from swiftvlm_eval.leaderboard.board import Board, Row
-from swiftvlm_eval.leaderboard.build import collect, pages
-from swiftvlm_eval.leaderboard.compute.paper_table import load_published
-from swiftvlm_eval.leaderboard.compute.published import published_boards
+from swiftvlm_eval.leaderboard.build import BuildReport, gather, pages
 from swiftvlm_eval.leaderboard.folder import foreign_files, replace_pages
-from swiftvlm_eval.leaderboard.render.export import problem_lines
-from swiftvlm_eval.results.benchmarks import BenchmarkTable, shipped_benchmarks
+from swiftvlm_eval.results.benchmarks import BenchmarkTable
 from swiftvlm_eval.results.files import require_regular
 from swiftvlm_eval.results.record import RunRecord
-from swiftvlm_eval.results.store import RECORD_ENDING, SAMPLES_ENDING, Problem, StoredRun, load_records
+from swiftvlm_eval.results.store import RECORD_ENDING, SAMPLES_ENDING, Problem, StoredRun
 
 RECORDS = "records"
 _ADDRESS = re.compile(r"https?://[A-Za-z0-9.-]+(?::\d{1,5})?(?:/[A-Za-z0-9._~/-]*)?")
-
-
-@dataclass(frozen=True)
-class SiteReport:
-    """What `build_site` made.
-
-    Attributes:
-        boards: Measured boards.
-        files: Files written, sorted.
-        problems: What was left out or must be kept in mind, with the file's name.
-    """
-
-    boards: tuple[Board, ...]
-    files: tuple[Path, ...]
-    problems: tuple[Problem, ...]
 
 
 def build_site(
@@ -54,7 +35,7 @@ def build_site(
     include_limited: bool = False,
     benchmarks: BenchmarkTable | None = None,
     address: str = "",
-) -> SiteReport:
+) -> BuildReport:
     """Builds the site of everything found under `inputs`. The same records give the same bytes.
 
     Args:
@@ -77,21 +58,16 @@ def build_site(
                 f"folder {folder} holds {', '.join(foreign[:5])}, which is not of a site made here; "
                 "allowed is a new or empty folder, or such a site"
             )
-    table, given = benchmarks or shipped_benchmarks(), list(inputs)
-    papers = published_boards([load_published(path, table) for path in sorted(published)], table)
-    boards, problems = collect(given, table, include_limited=include_limited)
-    if not boards and (given or not papers):
-        reasons = "; ".join(problem_lines(problems)) or "no run records or lmms-eval results files found"
-        raise ValueError(f"nothing to show: {reasons}")
-    shelf = _Shelf(load_records(given)[0])
-    content = _content([*boards, *(paper.board for paper in papers)], shelf)
-    found = [*problems, *shelf.problems]
+    gathered = gather(list(inputs), published, include_limited=include_limited, benchmarks=benchmarks)
+    shelf = _Shelf(gathered.runs)
+    content = _content([*gathered.boards, *(paper.board for paper in gathered.papers)], shelf)
+    found = [*gathered.problems, *shelf.problems]
     own = {
         DATA_FILE: (content.model_dump_json(indent=2) + "\n").encode(),
         SCHEMA_FILE: json_schema().encode(),
         FEED_FILE: feed(content.boards, address and f"{address.rstrip('/')}/"),
     }
-    drawn = pages(boards, papers, found)
+    drawn = pages(gathered.boards, gathered.papers, found)
     found += [
         Problem(name, "a board's page, not published: the site has a file of that name")
         for name in own
@@ -100,7 +76,7 @@ def build_site(
     files = drawn | own
     # records first: no page ever links to what is not there yet
     written = [*replace_pages(out / RECORDS, shelf.files), *replace_pages(out, files)]
-    return SiteReport(tuple(boards), tuple(sorted(written)), tuple(found))
+    return BuildReport(tuple(gathered.boards), tuple(sorted(written)), tuple(found))
 
 
 def _content(boards: Sequence[Board], shelf: "_Shelf") -> PublishedLeaderboard:

@@ -22,7 +22,7 @@ from swiftvlm_eval.leaderboard.render.names import tidy_problems
 from swiftvlm_eval.leaderboard.render.pairs import ENDING, has_pairs, pairs_csv
 from swiftvlm_eval.leaderboard.render.plots import board_pictures, render
 from swiftvlm_eval.results.benchmarks import BenchmarkTable, shipped_benchmarks
-from swiftvlm_eval.results.store import Problem, load_records
+from swiftvlm_eval.results.store import Problem, StoredRun, load_records
 
 _KINDS = {"Markdown": "md", "CSV": "csv", "JSON": "json"}
 
@@ -40,6 +40,23 @@ class BuildReport:
     boards: tuple[Board, ...]
     files: tuple[Path, ...]
     problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What the inputs of a leaderboard hold.
+
+    Attributes:
+        runs: Everything that could be read, as it was found.
+        boards: Measured boards.
+        papers: Published tables with their boards.
+        problems: What was left out or must be kept in mind.
+    """
+
+    runs: Sequence[StoredRun]
+    boards: Sequence[Board]
+    papers: Sequence[Paper]
+    problems: Sequence[Problem]
 
 
 def build(
@@ -67,15 +84,32 @@ def build(
         ValueError: An input does not exist, nothing may enter a leaderboard, or the folder cannot be made; the message
             says why.
     """
+    given = list(inputs)
+    found = gather(given, published, include_limited=include_limited, benchmarks=benchmarks)
+    files = pages(found.boards, found.papers, found.problems, files_beside(given, out), elsewhere)
+    return BuildReport(tuple(found.boards), replace_pages(out, files), tuple(found.problems))
+
+
+def gather(
+    inputs: Sequence[Path],
+    published: Iterable[Path] = (),
+    *,
+    include_limited: bool = False,
+    benchmarks: BenchmarkTable | None = None,
+) -> Gathered:
+    """Reads runs and published tables, without writing anything. Arguments as of `build`.
+
+    Raises:
+        ValueError: An input does not exist, or nothing may enter a leaderboard; the message says why.
+    """
     table = benchmarks or shipped_benchmarks()
     papers = published_boards([load_published(path, table) for path in sorted(published)], table)
-    given = list(inputs)
-    boards, problems = collect(given, table, include_limited=include_limited)
-    if not boards and (given or not papers):
+    runs, unreadable = load_records(inputs)
+    boards, problems = _assembled(runs, unreadable, table, include_limited)
+    if not boards and (inputs or not papers):
         reasons = "; ".join(problem_lines(problems)) or "no run records or lmms-eval results files found"
         raise ValueError(f"nothing to show: {reasons}")
-    files = pages(boards, papers, problems, files_beside(given, out), elsewhere)
-    return BuildReport(tuple(boards), replace_pages(out, files), tuple(problems))
+    return Gathered(runs, boards, papers, problems)
 
 
 def collect(
@@ -88,7 +122,12 @@ def collect(
         table: The benchmark columns.
         include_limited: Also admit limited and partial runs.
     """
-    runs, unreadable = load_records(inputs)
+    return _assembled(*load_records(inputs), table, include_limited)
+
+
+def _assembled(
+    runs: Sequence[StoredRun], unreadable: Sequence[Problem], table: BenchmarkTable, include_limited: bool
+) -> tuple[list[Board], list[Problem]]:
     admitted, refused = admit(runs, include_limited)
     entries, repeated = group_entries(admitted)
     boards, found = assemble(entries, table)
