@@ -63,7 +63,7 @@ def executed_work(trace: SampleTrace, tower: TowerShape) -> PromptWork:
         encoder_inputs=trace.encoder_inputs,
         patches=tower.patches,
         stages=tuple(
-            StageWork(stage, edit.live, len(edit.index) - edit.made, edit.made, edit.asked)
+            StageWork(stage, edit.live, len(edit.index) - edit.made, edit.made)
             for stage, edit in zip(trace.plan.stages, trace.stages, strict=True)
         ),
         layout=trace.layout,

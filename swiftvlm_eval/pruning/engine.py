@@ -245,7 +245,7 @@ class PruningSession:
                 new_rows[number], states = apply_edit(sample, states, edit, self._renumbered)
                 index = new_rows[number].original_index
                 trace = self.traces[number]
-                trace.stages.append(StageTrace(stage.boundary, index, len(sample.index), edit.made, signals.asked))
+                trace.stages.append(StageTrace(stage.boundary, index, len(sample.index), edit.made))
                 if stage.part == 0 and self.method.needs & self.adapter.tower.offers:
                     trace.layout = signals.layout
             new_states.append(states)

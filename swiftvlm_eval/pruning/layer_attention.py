@@ -39,7 +39,6 @@ class LayerAttention:
         self.rows = rows
         self.states = states
         self.rotation = rotation
-        self.asked = 0
         self._cached: Tensor | None = None
         self._normed: Tensor | None = None
 
@@ -123,7 +122,6 @@ class LayerAttention:
 
     def _queries(self, asking: Tensor | int, rope: bool, normed: Tensor | None, at: int | None = None) -> Tensor:
         """[heads, q, head_dim] of rows that ask; in `normed`, if that is another sequence, they are the last `at`."""
-        self.asked += asking if isinstance(asking, int) else len(asking)
         states = _chosen(self.states if normed is None else normed, asking if at is None else at)
         query = self.decoder.queries(self.layer, states, normed is not None)
         if not rope:

@@ -122,11 +122,6 @@ class SampleSignals(Signals):
         return self.sources.rows.text[queries]
 
     @property
-    def asked(self) -> int:
-        """Rows whose attention was read so far, for the count of what the selection costs."""
-        return 0 if self.sources.scorer is None else self.sources.scorer.asked
-
-    @property
     def _scorer(self) -> LayerAttention:
         if self.sources.scorer is None:
             raise RuntimeError(f"the stage at boundary {self.stage.boundary} declares no scoring layer")

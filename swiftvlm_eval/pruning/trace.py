@@ -18,14 +18,12 @@ class StageTrace:
             row.
         live: visual rows before the edit.
         made: rows after it that it made of several.
-        asked: text rows whose attention was read.
     """
 
     boundary: int
     index: Tensor
     live: int
     made: int
-    asked: int
 
     @property
     def kept_indices(self) -> list[int]:

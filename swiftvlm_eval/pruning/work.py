@@ -74,14 +74,12 @@ class StageWork:
         live: visual rows before the edit.
         kept: of these, the rows that stayed or came back.
         made: rows that this edit made of several.
-        asked: text rows whose attention was read; None where a plan does not know.
     """
 
     stage: Stage
     live: int
     kept: int
     made: int
-    asked: int | None = None
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def test_every_kind_of_method_has_pictures(name: str, anyres: bool) -> None:
 
 
 def traced(*stages: tuple[int, list[int]], num_visual: int = 6, layers: int = 8) -> SampleTrace:
-    executed = [StageTrace(boundary, torch.tensor(index), num_visual, 0, 0) for boundary, index in stages]
+    executed = [StageTrace(boundary, torch.tensor(index), num_visual, 0) for boundary, index in stages]
     return SampleTrace(num_visual, 5, 3, Plan(num_visual, layers), rows_per_layer=[1] * layers, stages=executed)
 
 
