@@ -1,6 +1,6 @@
 """Loading a LLaVA checkpoint and turning prompts and images into its inputs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -123,6 +123,10 @@ class Checkpoint:
             ValueError: images and placeholders do not match, a prompt is longer than the model's context, or an image
                 is too long and thin for `hf_default`.
         """
+        return self.to_device(self.encode_on_host(prompts, images))
+
+    def encode_on_host(self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> dict[str, Tensor]:
+        """Like `encode`, before anything is moved to the model's device; needs nothing of the model but its config."""
         flat = [image for own in images for image in own]
         pixels, counts = self._encode_images(flat)
         rows, taken = [], 0
@@ -136,11 +140,15 @@ class Checkpoint:
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         input_ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        return {"input_ids": input_ids, "attention_mask": mask, **pixels}
+
+    def to_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What `encode_on_host` made, on the model's device; floating point in the model's type."""
         device, dtype = self.model.device, self.model.dtype
-        inputs = {"input_ids": input_ids.to(device), "attention_mask": mask.to(device)}
-        for name, value in pixels.items():
-            inputs[name] = value.to(device, dtype) if value.is_floating_point() else value.to(device)
-        return inputs
+        return {
+            name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
+            for name, value in inputs.items()
+        }
 
     def _encode_images(self, images: Sequence[Image.Image]) -> tuple[dict[str, Tensor], list[int]]:
         """Pixel tensors of all images, and the visual tokens of each."""
