@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import torch
 from lmms_eval.api.instance import Instance
 from loguru import logger
 
-from swiftvlm_eval.lmms.answering import Answering, generation_arguments
+from swiftvlm_eval.lmms.answering import Answering, generation_arguments, naming
 from swiftvlm_eval.lmms.batching import batches
 from swiftvlm_eval.lmms.fitting import (
     agreed,
@@ -58,7 +59,7 @@ class Sizing:
             size: int | None = known.get("batch_size")
             choice: Choice = known.get("choice", "trial")
             if size is None:
-                choice = "estimate" if answering.checkpoint.model.device.type == "cpu" else "trial"
+                choice = choice_on(answering.checkpoint.model.device)
                 size = agreed(self._chosen(answering, requests, lengths(), choice) if requests else None)
                 if size is None:
                     return 1  # nothing is asked of any process
@@ -85,20 +86,26 @@ class Sizing:
         return estimated_size(estimated_bytes(answering.checkpoint, inputs, tokens), most, free)
 
 
+def choice_on(device: torch.device) -> Choice:
+    """How a size is chosen there: a CPU has no error that could be waited for."""
+    return "estimate" if device.type == "cpu" else "trial"
+
+
 def answers_fit(answering: Answering, requests: Sequence[Instance]) -> bool:
     """Whether a batch can be answered; the answers are thrown away, nothing is reported and nothing drawn.
 
     Raises:
-        RuntimeError: it failed for another reason than memory.
+        RuntimeError: it failed for another reason than memory; the message names the documents.
     """
     fits = True
     batch = answering.encode(answering.read(requests))
-    try:
-        with answering.session.bound():
-            answering.run(batch, drawn=False)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        fits = False
+    with naming(requests):
+        try:
+            with answering.session.bound():
+                answering.run(batch, drawn=False)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            fits = False
     release(answering.checkpoint.model.device)
     return fits
