@@ -6,8 +6,8 @@ Documents are pictures of several shapes with questions of several lengths, stor
 Hugging Face's, and the model is narrow, so that reading and preprocessing weigh about as much as the model, as they do
 beside a GPU. All four ways answer the same documents in one process, in turns. Printed are the share of all prompt
 positions that is padding, the median over rounds of the time as a share of the first way's in the same round, and how
-many answers are those of the first way. On a CPU the model itself uses the processors, so that look-ahead has little to
-gain; beside a GPU they are idle.
+many answers are those of the first way. On a CPU the model itself uses the processors, so that look-ahead has little
+to gain; beside a GPU they are idle.
 """
 
 import argparse

@@ -67,9 +67,10 @@ def estimated_lengths(requests: Sequence[Instance], checkpoint: Checkpoint, task
     found = []
     for request in requests:
         document, task, split = request.args[-3:]
-        own = sizes.setdefault((task, split), ImageSizes(task_dict[task][split]))
+        if (task, split) not in sizes:
+            sizes[task, split] = ImageSizes(task_dict[task][split])
         tokens = len(checkpoint.tokenizer(request.args[0], add_special_tokens=False).input_ids)
-        for size in own.of(document):
+        for size in sizes[task, split].of(document):
             if size not in visual:
                 counted = checkpoint.processor._get_num_multimodal_tokens(image_sizes=[list(size)])
                 visual[size] = int(counted.num_image_tokens[0])

@@ -10,7 +10,8 @@ from torch import Tensor
 from swiftvlm_eval.models.checkpoint import Checkpoint
 
 SHARE = 0.5
-"""Share of the free memory of a machine that an estimated batch may need."""
+"""Share of the free memory of a machine that an estimated batch may need; the rest is for batches that are prepared
+meanwhile, and for what the estimate leaves out."""
 
 
 def largest_that_fits(fits: Callable[[int], bool], most: int) -> int:
@@ -40,8 +41,8 @@ def agreed(size: int | None) -> int | None:
     return min((each for each in found if each is not None), default=None)
 
 
-def estimated_bytes(checkpoint: Checkpoint, inputs: Mapping[str, Tensor], new_tokens: int) -> int:
-    """Bytes that one prompt needs beside the weights while it is answered, on a CPU: more than it will take.
+def estimated_bytes(checkpoint: Checkpoint, inputs: Mapping[str, Tensor], new_tokens: int, beams: int = 1) -> int:
+    """Bytes that one prompt needs beside the weights while it is answered on a CPU.
 
     Counted as if nothing were pruned, the larger of what the vision tower and the decoder hold at once, plus the
     input and the cache of keys and values:
@@ -55,6 +56,7 @@ def estimated_bytes(checkpoint: Checkpoint, inputs: Mapping[str, Tensor], new_to
         checkpoint: at work.
         inputs: of a batch of one, from `encode_on_host`.
         new_tokens: most tokens of the answer.
+        beams: of the search; each has rows of its own.
     """
     decoder, number = checkpoint.adapter.decoder, checkpoint.model.dtype.itemsize
     shape, length = decoder.shape, inputs["input_ids"].shape[1]
@@ -68,7 +70,7 @@ def estimated_bytes(checkpoint: Checkpoint, inputs: Mapping[str, Tensor], new_to
     if decoder.attention_implementation == "eager":
         rows += 2 * shape.num_heads * length**2 * 4
     cache = 2 * (shape.num_layers + 1) * shape.key_width * (length + new_tokens) * number
-    return int(pixels * 4 + pixels * number + max(tower, rows) + cache)
+    return int(pixels * 4 + pixels * number + max(tower, beams * rows) + beams * cache)
 
 
 def free_memory(root: Path = Path("/")) -> int | None:

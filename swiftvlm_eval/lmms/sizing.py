@@ -72,7 +72,7 @@ class Sizing:
     def _chosen(
         self, answering: Answering, requests: Sequence[Instance], lengths: Sequence[int], choice: Choice
     ) -> int:
-        new = [int(generation_arguments(request.args[1])["max_new_tokens"]) for request in requests]
+        new = [generation_arguments(request.args[1])["max_new_tokens"] for request in requests]
         groups = batches(requests, len(requests))  # of equal generation arguments
         rows = [prompt + answer for prompt, answer in zip(lengths, new, strict=True)]
         needy = [requests[number] for number in longest(groups, rows)]
@@ -80,10 +80,11 @@ class Sizing:
         if choice == "trial":
             return largest_that_fits(lambda size: answers_fit(answering, needy[:size]), most)
         inputs = answering.encode(answering.read(needy[:1])).inputs
-        tokens = int(generation_arguments(needy[0].args[1])["max_new_tokens"])
+        asked = generation_arguments(needy[0].args[1])
+        each = estimated_bytes(answering.checkpoint, inputs, asked["max_new_tokens"], asked["num_beams"])
         free = free_memory()
         free = None if free is None else free // processes()  # as if all of them ran on this machine
-        return estimated_size(estimated_bytes(answering.checkpoint, inputs, tokens), most, free)
+        return estimated_size(each, most, free)
 
 
 def choice_on(device: torch.device) -> Choice:

@@ -179,6 +179,7 @@ def test_the_estimate_counts_what_its_words_say(family: str) -> None:
     rows = 100 * (8 * text.hidden_size + 3 * text.intermediate_size) * 4 + 100 * 100 * 4
     assert text.num_key_value_heads == text.num_attention_heads
     assert estimated_bytes(own, inputs, 10) == rows + kv
+    assert estimated_bytes(own, inputs, 10, 3) == 3 * (rows + kv)
     side = vision.image_size
     pixels = torch.zeros(50, 3, side, side)
     patches = (side // vision.patch_size) ** 2 + 1
