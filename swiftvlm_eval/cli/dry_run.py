@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.markup import escape
 
@@ -27,7 +27,8 @@ def dry_run(
     budgets: Sequence[str],
     device: str,
     limit: int | None,
-    batch_size: int,
+    batch_size: int | Literal["auto"],
+    look_ahead: int | None,
     **loading: Any,
 ) -> bool:
     """Prints documents of each task, what would become of each configuration, and an estimate of the hours.
@@ -48,7 +49,8 @@ def dry_run(
         raise ValueError(f"dry_run: {processes.count} processes were started; allowed is one")
     with TemporaryDirectory() as folder, logged(Path(folder) / "log"):
         documents, checkpoint = load(model, tasks, processes, budgets=budgets, device=device, **loading)
-        sweep = Sweep(checkpoint, documents, out, batch_size=batch_size, limit=limit, processes=processes)
+        sizes: dict[str, Any] = {"batch_size": batch_size, "look_ahead": look_ahead}
+        sweep = Sweep(checkpoint, documents, out, limit=limit, processes=processes, **sizes)
         expected = documents.expected(limit)
         for name, count in sorted(expected.items()):
             console.print(f"{escape(name)}: {count} of {documents.counts[name]} documents", soft_wrap=True)

@@ -31,7 +31,23 @@ LimitOption = Annotated[
     typer.Option("--limit", min=1, help="Documents per task, to try things out; such records are marked."),
 ]
 BatchSizeOption = Annotated[
-    int, typer.Option("--batch-size", "--batch_size", min=1, help="1 is the protocol of the published numbers.")
+    str,
+    typer.Option(
+        "--batch-size",
+        "--batch_size",
+        metavar="N|auto",
+        help="1 is the protocol of the published numbers, and has times; auto takes the largest that fits, up to 64.",
+    ),
+]
+LookAheadOption = Annotated[
+    int | None,
+    typer.Option(
+        "--look-ahead",
+        "--look_ahead",
+        min=0,
+        help="Batches that threads prepare ahead of the model; 2 by default, but 0 at batch size 1, whose times it "
+        "would disturb: with another number there they are left out.",
+    ),
 ]
 RevisionOption = Annotated[str | None, typer.Option("--revision", help="Hub revision of the checkpoint.")]
 DtypeOption = Annotated[

@@ -16,6 +16,7 @@ from swiftvlm_eval.cli.options import (
     DtypeOption,
     ImageModeOption,
     LimitOption,
+    LookAheadOption,
     MethodsOption,
     ModelOption,
     RevisionOption,
@@ -25,6 +26,7 @@ from swiftvlm_eval.cli.options import (
 )
 from swiftvlm_eval.cli.sweeping import exit_status, run_sweep
 from swiftvlm_eval.cli.terminal import console, fail, folding_table
+from swiftvlm_eval.runs.batch_size import read_batch_size
 
 if TYPE_CHECKING:
     from swiftvlm_eval.sweep import Configuration
@@ -61,7 +63,8 @@ def sweep_command(
         typer.Option("--dry-run", help="Say what would be run and for how long, from a few documents; run nothing."),
     ] = False,
     limit: LimitOption = None,
-    batch_size: BatchSizeOption = 1,
+    batch_size: BatchSizeOption = "1",
+    look_ahead: LookAheadOption = None,
     revision: RevisionOption = None,
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
@@ -95,7 +98,8 @@ def sweep_command(
         if grid_file is not None:
             refuse_beside_grid(context, grid_file, {"methods": methods, "budgets": budgets, "seeds": seeds})
         grid, typed = asked_grid(grid_file, methods, budgets, seeds)
-        asked: dict[str, Any] = {"budgets": typed, "limit": limit, "batch_size": batch_size, **loading}
+        asked: dict[str, Any] = {"budgets": typed, "limit": limit, "batch_size": read_batch_size(batch_size)}
+        asked |= {"look_ahead": look_ahead, **loading}
         if dry_run:
             raise typer.Exit(0 if preview_sweep(model, out, grid[part], names("tasks", tasks), **asked) else 1)
         outcomes = run_sweep(model, out, grid[part], names("tasks", tasks), **asked)

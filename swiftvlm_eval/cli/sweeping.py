@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.markup import escape
 
@@ -30,7 +30,8 @@ def run_sweep(
     budgets: Sequence[str] = (),
     device: str = "auto",
     limit: int | None = None,
-    batch_size: int = 1,
+    batch_size: int | Literal["auto"] = 1,
+    look_ahead: int | None = None,
     **loading: Any,
 ) -> list["Outcome"]:
     """Loads documents, then the model, and runs the grid: a bar for the whole, a line for each configuration.
@@ -64,6 +65,7 @@ def run_sweep(
                 documents,
                 out,
                 batch_size=batch_size,
+                look_ahead=look_ahead,
                 limit=limit,
                 processes=processes,
                 on_answers=bar.answered,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -12,14 +13,18 @@ from lmms_eval.api.model import lmms
 from loguru import logger
 from tqdm import tqdm
 
-from swiftvlm_eval.lmms.answering import Answering, batches
+from swiftvlm_eval.lmms.answering import Answering
+from swiftvlm_eval.lmms.batching import batches, estimated_lengths
+from swiftvlm_eval.lmms.feeding import LOOK_AHEAD
 from swiftvlm_eval.lmms.reporting import Reporting, describe_run
+from swiftvlm_eval.lmms.sizing import Sizing
 from swiftvlm_eval.models.checkpoint import Checkpoint, load_checkpoint
 from swiftvlm_eval.models.families import family_of, visual_tokens_per_image
 from swiftvlm_eval.models.prompts import FORMS, SYSTEM_PROMPT
 from swiftvlm_eval.pruning.budget import REFERENCE_VISUAL_TOKENS, budget_in_words, parse_budget
 from swiftvlm_eval.pruning.engine import PruningSession
 from swiftvlm_eval.pruning.registry import make_method
+from swiftvlm_eval.runs.batch_size import LARGEST, read_batch_size
 from swiftvlm_eval.runs.journal import Journal
 from swiftvlm_eval.runs.report import RunDescription
 
@@ -38,11 +43,15 @@ class PrunedModel(lmms):  # type: ignore[misc]
             images of 576 visual tokens, a count (192); default 1/3.
         dtype: auto, float16, bfloat16, float32.
         device: auto, cpu, cuda, cuda:N.
-        batch_size: prompts per batch; 1 is the protocol of the published numbers.
+        batch_size: prompts per batch; 1 is the protocol of the published numbers, auto takes the largest power of two
+            that fits.
         attn_implementation: sdpa, eager, flash_attention_2, flash_attention_3.
         image_mode: pad (the protocol) or hf_default; for LLaVA-1.5.
         system_prompt: replaces the system sentence.
         device_map: passed to transformers; the decoder must stay on one device.
+        max_batch_size: the largest batch that auto may take; default 64.
+        look_ahead: batches that threads prepare ahead of the model; default 2. With batch size 1 the default is 0,
+            because seconds are recorded there, and are not if other work goes on beside them.
         seed: seeds methods that draw at random.
         rev: free text; lmms-eval's response cache tells runs apart by their arguments.
         checkpoint: an already loaded model, in place of `pretrained` and what belongs to it.
@@ -74,6 +83,7 @@ class PrunedModel(lmms):  # type: ignore[misc]
         device_map: str | None = None,
         seed: int | str = 0,
         max_batch_size: int | str | None = None,
+        look_ahead: int | str | None = None,
         rev: str | None = None,
         checkpoint: Checkpoint | None = None,
         journal: Journal | None = None,
@@ -84,7 +94,11 @@ class PrunedModel(lmms):  # type: ignore[misc]
         family = family_of(self.family)
         self.method = make_method(method or self.preset_method, options)
         self.budget = parse_budget(budget, REFERENCE_VISUAL_TOKENS if family.one_grid else None)
-        self.batch_size_per_gpu = _whole_number("batch_size", batch_size, 1)
+        most = LARGEST if max_batch_size is None else _whole_number("max_batch_size", max_batch_size, 1)
+        self.sizing = Sizing(read_batch_size(batch_size), most)
+        alone = self.sizing.asked == 1
+        usual = 0 if alone else LOOK_AHEAD
+        self.look_ahead = usual if look_ahead is None else _whole_number("look_ahead", look_ahead, 0)
         self.seed = _whole_number("seed", seed, 0)
         self.system_prompt = system_prompt
         if journal is not None and not isinstance(journal, Journal):
@@ -110,7 +124,10 @@ class PrunedModel(lmms):  # type: ignore[misc]
         self.session = PruningSession(self.checkpoint.adapter, self.method, self.budget, self.seed)
         self.method = self.session.method  # with the layers of this model
         self.reporting = Reporting(self.checkpoint, self.method, lambda: self.description)
-        self.answering = Answering(self.session, self.checkpoint, render, self._document, self.reporting, journal)
+        timed = alone and self.look_ahead == 0
+        self.answering = Answering(
+            self.session, self.checkpoint, render, self._document, self.reporting, journal, timed
+        )
         words = budget_in_words(self.budget, visual_tokens)
         logger.info("{} on {}: method {}, budget {}", type(self).__name__, self.checkpoint.name, self.method, words)
 
@@ -156,9 +173,9 @@ class PrunedModel(lmms):  # type: ignore[misc]
         return device
 
     @property
-    def batch_size(self) -> int:
-        """Prompts per batch."""
-        return self.batch_size_per_gpu
+    def batch_size(self) -> int | str:
+        """Prompts per batch; `auto` until that is chosen."""
+        return self.sizing.size or "auto"
 
     @cached_property
     def description(self) -> RunDescription:
@@ -167,7 +184,8 @@ class PrunedModel(lmms):  # type: ignore[misc]
             self.checkpoint,
             self.method,
             budget=self.budget,
-            batch_size=self.batch_size_per_gpu,
+            batch_size=self.sizing.size or 1,
+            batch_size_choice=self.sizing.choice,
             system_prompt=self.system_prompt,
             seed=self.seed,
             world_size=self.world_size,
@@ -176,11 +194,23 @@ class PrunedModel(lmms):  # type: ignore[misc]
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answers of the model, in request order."""
         answers: dict[int, GenerationResult] = {}
-        with self._counted(len(requests), f"{self.budget:.3g}") as count, self.session.bound(), torch.inference_mode():
-            for numbers in batches(requests, self.batch_size_per_gpu):
-                batch = [requests[number] for number in numbers]
-                answers |= zip(numbers, self.answering.answer(batch), strict=True)
-                count(len(numbers))
+        with self._counted(len(requests), f"{self.budget:.3g}") as count, torch.inference_mode():
+            lengths = cache(lambda: estimated_lengths(requests, self.checkpoint, self.task_dict))
+            size = self.sizing.settled(self.answering, requests, lengths)
+            missing = []
+            for numbers in batches(requests, size, lengths):
+                found = self.answering.stored([requests[number] for number in numbers])
+                if found is None:
+                    missing.append(numbers)
+                else:
+                    answers |= zip(numbers, found, strict=True)
+                    count(len(numbers))
+            self.reporting.expect([requests[number] for number in sorted(chain.from_iterable(missing))])
+            asked = [[requests[number] for number in numbers] for numbers in missing]
+            with self.answering.prepared(asked, self.look_ahead) as prepared:
+                for numbers, batch in zip(missing, prepared, strict=True):
+                    answers |= zip(numbers, self.answering.answer_or_halve(batch), strict=True)
+                    count(len(numbers))
         return [answers[number] for number in range(len(requests))]
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[Any]:

@@ -10,13 +10,12 @@ import torch.distributed
 from lmms_eval.api.instance import Instance, TokenCounts
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger
-from PIL import Image
 
 from swiftvlm_eval.efficiency.cost import executed_cost
 from swiftvlm_eval.models.checkpoint import Checkpoint
-from swiftvlm_eval.models.images import image_digest
 from swiftvlm_eval.pruning.contract import PruningMethod
 from swiftvlm_eval.pruning.trace import SampleTrace
+from swiftvlm_eval.runs.batch_size import Choice
 from swiftvlm_eval.runs.provenance import checkpoint_name, commit, package_versions
 from swiftvlm_eval.runs.report import REPORT_KEY, RunDescription, SampleReport, run_lengths
 
@@ -60,27 +59,47 @@ class Reporting:
         self._method = method
         self._describe = describe
         self._described: set[str] = set()
+        self._first: dict[str, Any] = {}
         self._failing: set[str] = set()
         self._totals = {"samples": 0, "seconds": 0.0, "generated": 0, "visual": 0.0}
+
+    def expect(self, requests: Sequence[Instance]) -> None:
+        """What will be answered, in any order: the first request of each task is the one to describe the run."""
+        self._first = {}
+        for request in requests:
+            self._first.setdefault(request.args[-2], request.args[-3])
 
     def counts(
         self,
         request: Instance,
         trace: SampleTrace,
-        images: Sequence[Image.Image],
+        image: str | None,
         generated: int,
         failed: bool,
         seconds: Seconds,
+        halved_batches: int | None = None,
     ) -> PrunedTokenCounts:
-        """Token counts of an answer of `generated` tokens, with its report."""
-        report = self._report(request, trace, images, failed, seconds)
+        """Token counts of an answer of `generated` tokens, with its report.
+
+        Args:
+            request: that was answered.
+            trace: of its prefill.
+            image: names its images (`models.images.image_digest`).
+            generated: tokens of the answer.
+            failed: the model's numbers were not finite.
+            seconds: that it took.
+            halved_batches: batches that ran out of memory before this one, told with the first sample of a batch.
+        """
+        report = self._report(request, trace, image, failed, seconds)
+        if halved_batches is not None:
+            report = report.model_copy(update={"halved_batches": halved_batches})
         return PrunedTokenCounts(trace.num_text + trace.num_visual, generated, None, report)
 
     def _report(
         self,
         request: Instance,
         trace: SampleTrace,
-        images: Sequence[Image.Image],
+        image: str | None,
         failed: bool,
         seconds: Seconds,
     ) -> SampleReport:
@@ -92,7 +111,7 @@ class Reporting:
             logger.warning("{} doc_id {}: logits are not finite; such samples count as failed", task, request.args[-3])
         report = SampleReport(
             failed=failed,
-            image=image_digest(images),
+            image=image,
             visual_tokens=trace.num_visual,
             text_tokens=trace.num_text,
             rows_per_layer=run_lengths(trace.rows_per_layer),
@@ -103,7 +122,7 @@ class Reporting:
             prefill_s=seconds.prefill,
             total_s=seconds.total,
         )
-        if task in self._described:
+        if task in self._described or self._first.get(task, request.args[-3]) != request.args[-3]:
             return report
         self._described.add(task)
         run = self._describe().model_copy(update={"planned_mean": trace.plan.mean_visual_tokens})
@@ -145,6 +164,7 @@ def describe_run(
     *,
     budget: float,
     batch_size: int,
+    batch_size_choice: Choice | None,
     system_prompt: str,
     seed: int,
     world_size: int,
@@ -166,6 +186,7 @@ def describe_run(
         device=device_name(checkpoint.model.device),
         attn_implementation=decoder.attention_implementation,
         batch_size=batch_size,
+        batch_size_choice=batch_size_choice,
         image_mode=checkpoint.image_mode_in_force,
         system_prompt_sha256=hashlib.sha256(system_prompt.encode()).hexdigest()[:12],
         seed=seed,

@@ -40,7 +40,7 @@ from swiftvlm_eval.runs.report import RunDescription
 # lmms-eval names of our model class, `<method>_llava` and `<method>_llava_next`; video_llava is lmms-eval's own.
 OUR_MODELS = re.compile(r"(?!video_)\w+_llava(?:_next)?")
 # Model arguments that are recorded elsewhere, or that make no other configuration of a described run either.
-_NO_OPTIONS = {"pretrained", "revision", "device", "device_map", "batch_size", "max_batch_size"}
+_NO_OPTIONS = {"pretrained", "revision", "device", "device_map", "batch_size", "max_batch_size", "look_ahead"}
 
 
 def import_run(results_json: Path) -> tuple[RunRecord, list[SampleLine]]:
@@ -129,6 +129,7 @@ def _import_task(
     prompts, documents = Fingerprint(), Fingerprint()
     execution, timing = ExecutionSum(), TimingSum()
     dataset: Any = None
+    halved: int | None = None
     file = samples_path(path, task)
     if file.exists():
         # several processes write in another order, and sums of floats depend on it
@@ -144,6 +145,8 @@ def _import_task(
             dataset = sample.get("split") if dataset is None else dataset
             prompts.add(line.doc_id, sample.get("input"))
             documents.add(line.doc_id, sample.get("target"))
+            if report.halved_batches is not None:
+                halved = (halved or 0) + report.halved_batches
             if report.run is not None:
                 runs.append(report.run)
     logged = file.exists()
@@ -164,6 +167,7 @@ def _import_task(
         },
         execution=execution.result(runs[0].planned_mean if runs else None),
         timing=timing.result(),
+        halved_batches=halved,
     )
     return result, lines, runs
 
@@ -300,6 +304,7 @@ def _settings(config: Mapping[str, Any], run: RunDescription) -> Settings:
         device=run.device,
         attn_implementation=run.attn_implementation,
         batch_size=run.batch_size,
+        batch_size_choice=run.batch_size_choice,
         image_mode=run.image_mode,
         system_prompt_sha256=run.system_prompt_sha256,
         seed=config.get("torch_seed") if run.seed is None else run.seed,

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 
 from swiftvlm_eval.results.bounds import Amount, Count, Score, Seed, Spread, StrictJson
 from swiftvlm_eval.results.reproduce import reproduce
+from swiftvlm_eval.runs.batch_size import Choice
 
 FORMAT = "swiftvlm-eval/run-record"
 SCHEMA_VERSION = 1
@@ -96,6 +97,8 @@ class Settings(_Frozen):
         device: Device name.
         attn_implementation: Attention kernel of the decoder.
         batch_size: Batch size of generation.
+        batch_size_choice: How `auto` chose it: `trial` (the longest prompts were answered, in larger batches until
+            memory ran out), or `estimate` (from their sizes and the free memory). None if it was given.
         image_mode: Image preprocessing (`pad`, `hf_default`, ...).
         system_prompt_sha256: Start of the hash of the system sentence, which lmms-eval's prompts do not show.
         seed: Seed of random methods.
@@ -109,6 +112,7 @@ class Settings(_Frozen):
     device: str | None
     attn_implementation: str | None
     batch_size: Count | None
+    batch_size_choice: Choice | None = None
     image_mode: str | None
     system_prompt_sha256: str | None = None
     seed: Seed | None
@@ -224,6 +228,8 @@ class TaskResult(_Frozen):
         metrics: Scores by metric.
         execution: What the prefill did; None if the model class does not report it.
         timing: Times; None if the model class does not report them.
+        halved_batches: Batches that ran out of memory and were answered in halves, counted with the task of their
+            first document. None of batches of one, and in records written before it was counted.
     """
 
     version: StrictJson
@@ -238,6 +244,7 @@ class TaskResult(_Frozen):
     metrics: dict[str, MetricScore]
     execution: Execution | None
     timing: Timing | None
+    halved_batches: Count | None = None
 
 
 class SamplesFile(_Frozen):

@@ -26,6 +26,7 @@ class Journal:
         self.path = path.with_name(f"{path.stem}.{process}{path.suffix}") if process else path
         self._count = count
         self._answers: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._settled: dict[str, Any] = {}
         for file in self._files():
             self._read(file)
         self._cut = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
@@ -39,6 +40,9 @@ class Journal:
         for line in file.read_bytes().decode(errors="replace").split("\n"):  # a crash may leave any bytes
             try:
                 entry = json.loads(line)
+                if isinstance(entry, dict) and isinstance(entry.get("settled"), dict):
+                    self._settled |= entry["settled"]
+                    continue
                 key, text, counts = entry["key"], entry["text"], entry["counts"]
             except (ValueError, KeyError, TypeError):
                 continue
@@ -64,8 +68,21 @@ class Journal:
         """Stores an answer at once."""
         key = self._key(request)
         self._answers[key] = (text, counts)
+        self._write({"key": key, "text": text, "counts": counts})
+
+    @property
+    def settled(self) -> Mapping[str, Any]:
+        """What the run found out about itself before its first answer, and keeps when it goes on."""
+        return self._settled
+
+    def settle(self, **found: Any) -> None:
+        """Stores what a run found out about itself."""
+        self._settled |= found
+        self._write({"settled": found})
+
+    def _write(self, content: Mapping[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"key": key, "text": text, "counts": counts}) + "\n"
+        line = json.dumps(content) + "\n"
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(f"\n{line}" if self._cut else line)
         self._cut = False

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
+from swiftvlm_eval.runs.batch_size import Choice
+
 REPORT_KEY = "swiftvlm"
 
 # A count of tokens or rows; means over several prompts, as other writers may have them, are no whole numbers.
@@ -45,6 +47,7 @@ class RunDescription(_Said):
         device: name of the accelerator, or `cpu`.
         attn_implementation: attention kernel of the decoder.
         batch_size: prompts per batch.
+        batch_size_choice: how `auto` chose it; None if it was given.
         image_mode: how images are prepared.
         system_prompt_sha256: start of the hash of the system sentence.
         seed: of methods that draw at random.
@@ -68,6 +71,7 @@ class RunDescription(_Said):
     device: str | None = None
     attn_implementation: str | None = None
     batch_size: int | None = None
+    batch_size_choice: Choice | None = None
     image_mode: str | None = None
     system_prompt_sha256: str | None = None
     seed: int | None = None
@@ -97,8 +101,10 @@ class SampleReport(_Said):
         selection_flops_t: the selection's part, by kind of work.
         flops_paper_t: the prefill as the papers count it.
         attributed_mean: mean visual rows per layer as the method's own paper counts them, where that differs.
-        prefill_s: until the first token; None where a batch shares its time.
+        prefill_s: until the first token; None where a batch shares its time, or other work went on beside it.
         total_s: of the whole answer; likewise.
+        halved_batches: how many batches ran out of memory before the one that this sample's answer is of, with this
+            sample in front: the sum over samples is all of them. None of batches of one.
         run: the run; with the first sample of a task.
     """
 
@@ -115,6 +121,7 @@ class SampleReport(_Said):
     attributed_mean: float | None = None
     prefill_s: float | None = None
     total_s: float | None = None
+    halved_batches: int | None = None
     run: RunDescription | None = None
     error: Any = None
 

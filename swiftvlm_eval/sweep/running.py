@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from swiftvlm_eval.models.families import family_of
 from swiftvlm_eval.pruning.budget import BudgetError
@@ -67,7 +67,9 @@ class Sweep:
         documents: what to run it on.
         out: folder for records (`records/`), lmms-eval's own files (`lmms_eval/`), unfinished answers (`partial/`) and
             notes of who runs what (`claims/`).
-        batch_size: prompts per batch.
+        batch_size: prompts per batch; `auto` lets each configuration choose the largest that fits, and is part of its
+            name, so that it finds its record again.
+        look_ahead: batches prepared ahead of the model; see `lmms.model.PrunedModel`.
         limit: documents per task, for trying things out; such records are marked.
         processes: those that share the documents; found out if not given.
         on_answers: called with the number of answers that this process just gave or found, in place of a bar.
@@ -79,7 +81,8 @@ class Sweep:
         documents: Documents,
         out: Path,
         *,
-        batch_size: int = 1,
+        batch_size: int | Literal["auto"] = 1,
+        look_ahead: int | None = None,
         limit: int | None = None,
         processes: Processes | None = None,
         on_answers: Callable[[int], object] | None = None,
@@ -90,6 +93,7 @@ class Sweep:
         self.documents = documents
         self.out = out
         self.batch_size = batch_size
+        self.look_ahead = look_ahead
         self.limit = limit
         self.processes = processes or Processes(checkpoint.model.device.type)
         self.on_answers = on_answers
@@ -189,6 +193,8 @@ class Sweep:
             "tasks": self.documents.names,
             "limit": self.limit,
         }
+        if self.batch_size == 1 and self.look_ahead:  # a record without times is no stand-in for one with them
+            facts["times"] = False
         method = make_method(configuration.method, configuration.options)
         if method.source_sha256 is not None:  # another code is another method
             facts["source_sha256"] = method.source_sha256
@@ -231,6 +237,7 @@ class Sweep:
             budget=configuration.budget,
             seed=configuration.seed,
             batch_size=self.batch_size,
+            look_ahead=self.look_ahead,
             device=self.checkpoint.model.device.type,
             journal=Journal(stored, processes.number, processes.count),
             on_answers=self.on_answers,

@@ -62,6 +62,8 @@ def test_a_folder_that_cannot_be_made_is_named_before_any_work(tmp_path: Path, c
         ("--budgets", "1.5", "is a slip"),
         ("--budgets", "2880/640", "more than the whole"),
         ("--methods", "", "methods='': allowed are all"),
+        ("--batch-size", "0", "batch_size='0': allowed are whole numbers from 1, and auto"),
+        ("--batch_size", "8.5", "batch_size='8.5': allowed are whole numbers from 1, and auto"),
         ("--shard", "17/16", "shard='17/16': allowed is K/N with K from 1 to N"),
     ],
 )

@@ -43,6 +43,7 @@ RUN_KEYS = {
         "device",
         "attn_implementation",
         "batch_size",
+        "batch_size_choice",
         "image_mode",
         "system_prompt_sha256",
         "source_sha256",
@@ -287,6 +288,6 @@ def test_a_run_of_the_demo_tasks_describes_itself() -> None:
 
 def test_a_failing_document_ends_the_run_of_lmms_eval(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model("vanilla")
-    monkeypatch.setattr(model.checkpoint, "encode", lambda *_: (_ for _ in ()).throw(MemoryError("too large")))
+    monkeypatch.setattr(model.checkpoint, "encode_on_host", lambda *_: (_ for _ in ()).throw(MemoryError("too large")))
     with pytest.raises(RuntimeError, match="demo_gqa doc_id 0: too large"):
         evaluate(model, "demo_gqa", limit=1)

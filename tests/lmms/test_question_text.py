@@ -19,11 +19,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-@pytest.mark.parametrize("batch_size", [1, 2])
-def test_every_sample_has_its_own_question(asked: list[str], batch_size: int) -> None:
+@pytest.mark.parametrize(("batch_size", "order"), [(1, [0, 1, 2, 3]), (2, [3, 1, 2, 0])])  # batches: longest first
+def test_every_sample_has_its_own_question(asked: list[str], batch_size: int, order: list[int]) -> None:
     model = make_model(batch_size=batch_size)
     model.generate_until(make_requests(model, [{"max_new_tokens": 1}] * 4))
-    assert asked == QUESTIONS[:4]
+    assert asked == [QUESTIONS[number] for number in order]
 
 
 def test_beams_share_their_question(asked: list[str]) -> None:

@@ -86,3 +86,17 @@ def test_closing_removes_the_file(tmp_path: Path) -> None:
     journal.add(request(), "a", {})
     journal.close()
     assert not files(tmp_path)
+
+
+def test_what_a_run_settled_is_kept_beside_its_answers(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    journal = Journal(path, process=1)
+    journal.settle(batch_size=8, choice="trial")
+    journal.settle(batch_size=4)
+    with journal.path.open("a") as stream:
+        stream.write('{"settled": ["batch_size", 2]}\n{"settled": {"batch_si')
+    for process in (0, 1):
+        found = Journal(path, process, 2)
+        assert dict(found.settled) == {"batch_size": 4, "choice": "trial"} and len(found) == 0
+    found.close()
+    assert not list(tmp_path.iterdir())

@@ -34,9 +34,9 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     documents: list[str] = []
     real = Answering.generate
 
-    def note(self: Answering, batch: Any) -> Any:
-        documents.extend(f"{request.args[-2]}/{request.args[-3]}" for request in batch)
-        return real(self, batch)
+    def note(self: Answering, batch: Any, *halved: Any) -> Any:
+        documents.extend(f"{request.args[-2]}/{request.args[-3]}" for request in batch.requests)
+        return real(self, batch, *halved)
 
     monkeypatch.setattr(Answering, "generate", note)
     return documents

@@ -40,10 +40,12 @@ def records(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(900)
-def test_two_processes_of_accelerate_leave_the_records_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_size", ["1", "auto"])
+def test_two_processes_of_accelerate_leave_the_records_of_one(tmp_path: Path, batch_size: str) -> None:
     folder = save(tmp_path / "tiny", grid=4, layers=12)
     command = ["sweep", "--model", str(folder), "--device", "cpu", "--dtype", "float32", "--tasks", "demo_gqa"]
     command += ["--methods", "vanilla,random,fastv", "--budgets", "1/2,0.01", "--limit", "3"]
+    command += ["--batch-size", batch_size]
     # a process of its own, as the two are: an earlier test may have left another number of threads in this one
     alone = subprocess.run(
         [sys.executable, "-m", "swiftvlm_eval.cli", *command, "--out", str(tmp_path / "one")],
@@ -76,6 +78,7 @@ def test_two_processes_of_accelerate_leave_the_records_of_one(tmp_path: Path) ->
     assert len(records(tmp_path / "one")) == 3 and records(tmp_path / "two") == records(tmp_path / "one")
     written = [read_record(path) for path in (tmp_path / "two/records").rglob("*.record.json")]
     assert [record.settings.world_size for record in written] == [2, 2, 2]
+    assert {record.settings.batch_size for record in written} == ({1} if batch_size == "1" else {2})
     assert not files(tmp_path / "two/partial") and not files(tmp_path / "two/claims")
 
 

@@ -14,13 +14,13 @@ TASKS = ("demo_gqa", "demo_refcoco")
 
 def test_a_prompt_is_what_lmms_eval_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    encode = Checkpoint.encode
+    encode = Checkpoint.encode_on_host
 
     def note(self: Checkpoint, *arguments: Any) -> Any:
         asked.append(encode(self, *arguments))
         return asked[-1]
 
-    monkeypatch.setattr(Checkpoint, "encode", note)
+    monkeypatch.setattr(Checkpoint, "encode_on_host", note)
     evaluate(make_model("vanilla", budget=1), *TASKS, limit=1)
     of_a_run, asked = list(asked), asked
     prompts = SampledPrompts(documents(), 3)

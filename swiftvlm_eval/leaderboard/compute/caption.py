@@ -79,10 +79,12 @@ def board_caption(
         f"{_all(record.model.revision for record in records)}, {_all(record.settings.dtype for record in records)}, "
         f"images {_all(record.settings.image_mode for record in records)}, "
         f"attention {_all(record.settings.attn_implementation for record in records)}, "
-        f"batch size {_all(record.settings.batch_size for record in records)}, "
+        f"batch size {_all(_batch_size(record) for record in records)}, "
         f"on {_all(record.settings.device for record in records)}."
     )
     sentences.append(f"Software: {_versions(records)}.")
+    if halved := sum(task.halved_batches or 0 for record in records for task in record.tasks.values()):
+        sentences.append(f"Batches that ran out of memory and were answered in halves: {halved}.")
     dates = sorted(record.origin.created[:10] for record in records if record.origin.created)
     if dates:
         sentences.append(f"Run {dates[0]}." if dates[0] == dates[-1] else f"Run from {dates[0]} to {dates[-1]}.")
@@ -127,6 +129,12 @@ def _versions(records: Sequence[RunRecord]) -> str:
     if commits:
         parts.append(f"commit {', '.join(sorted(commit[:12] + commit[40:] for commit in commits))}")
     return ", ".join(parts)
+
+
+def _batch_size(record: RunRecord) -> str | None:
+    """The size, and that it was chosen rather than given."""
+    size, choice = record.settings.batch_size, record.settings.batch_size_choice
+    return None if size is None else f"{size}{'' if choice is None else f' (auto, by {choice})'}"
 
 
 def _all(values: Iterable[object]) -> str:
