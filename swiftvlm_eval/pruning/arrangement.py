@@ -7,11 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from swiftvlm_eval.pruning.scores import rows_where
+
+
+class Apart(Exception):
+    """Something was asked that samples shown in one go do not have in common; they are shown one by one instead."""
 
 
 class Arrangement(ABC):
@@ -22,12 +27,14 @@ class Arrangement(ABC):
         visual: int64, [V], which rows are visual, ascending.
         num_text: n_t.
         num_visual: V.
+        one_run: whether the visual rows stand one after the other, so that the sequence ends with the question.
     """
 
     text: Tensor
     visual: Tensor
     num_text: int
     num_visual: int
+    one_run: ClassVar[bool] = True
 
     @abstractmethod
     def text_of(self, rows: Tensor, dim: int = 0) -> Tensor:
@@ -41,6 +48,8 @@ class Arrangement(ABC):
 @dataclass(frozen=True, eq=False)
 class Scattered(Arrangement):
     """Visual rows anywhere; see `Arrangement`."""
+
+    one_run: ClassVar[bool] = False
 
     text: Tensor
     visual: Tensor
@@ -104,10 +113,10 @@ class OneRun(Arrangement):
         before, visual, after = rows.split((self.first, self.num_visual, self.num_text - self.first), dim=dim)
         return before, visual, after
 
-    def replaced(self, rows: Tensor, visual: Tensor, dim: int = 0) -> Tensor:
-        """The sequence with other visual rows in place of these."""
+    def with_other(self, rows: Tensor, visual: Tensor, dim: int = 0) -> list[Tensor]:
+        """The pieces of the sequence with other visual rows in place of these."""
         before, _, after = self.apart(rows, dim)
-        return torch.cat([before, visual, after], dim=dim)
+        return [before, visual, after]
 
     def with_visual(self, count: int) -> "OneRun":
         """The arrangement with another number of visual rows."""

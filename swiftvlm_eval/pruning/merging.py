@@ -56,8 +56,7 @@ class Bypass:
         if len(sent):
             waiting = waiting + (present[: len(sent)] - sent)[self.groups.members]
         whole = live.new_empty((len(self.places), live.shape[1]))
-        whole.index_copy_(0, self.active, present[len(sent) :])
-        return whole.index_copy_(0, self.index, waiting)
+        return whole.index_copy(0, self.active, present[len(sent) :]).index_copy(0, self.index, waiting)
 
 
 def choose_anchors(
