@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,14 +26,12 @@ class Arrangement(ABC):
         visual: int64, [V], which rows are visual, ascending.
         num_text: n_t.
         num_visual: V.
-        one_run: whether the visual rows stand one after the other, so that the sequence ends with the question.
     """
 
     text: Tensor
     visual: Tensor
     num_text: int
     num_visual: int
-    one_run: ClassVar[bool] = True
 
     @abstractmethod
     def text_of(self, rows: Tensor, dim: int = 0) -> Tensor:
@@ -48,8 +45,6 @@ class Arrangement(ABC):
 @dataclass(frozen=True, eq=False)
 class Scattered(Arrangement):
     """Visual rows anywhere; see `Arrangement`."""
-
-    one_run: ClassVar[bool] = False
 
     text: Tensor
     visual: Tensor
@@ -73,8 +68,18 @@ class Scattered(Arrangement):
         return rows.index_select(dim, self.visual)
 
 
+class Run(Arrangement):
+    """Visual rows that stand one after the other, so that the sequence ends with the question.
+
+    Attributes:
+        first: row at which they begin.
+    """
+
+    first: int | Tensor
+
+
 @dataclass(frozen=True, eq=False)
-class OneRun(Arrangement):
+class OneRun(Run):
     """Visual rows that stand one after the other; see `Arrangement`.
 
     Attributes:

@@ -78,12 +78,13 @@ class Boundary:
         def last(whole: Tensor | None) -> Tensor | None:
             return None if whole is None else whole[number, whole.shape[1] - count :]
 
-        keys, values = (None, None) if self.cached is None else self.cached
         return Sample(
             rows=rows,
             sequence=self.hidden[number, self.hidden.shape[1] - count :],
             before=last(self.previous),
-            cached=None if keys is None else (keys[number, :, -count:], values[number, :, -count:]),
+            cached=None
+            if self.cached is None
+            else (self.cached[0][number, :, -count:], self.cached[1][number, :, -count:]),
             normed=last(self.normed),
             rotation=rotation,
             carry=self.carries[number],

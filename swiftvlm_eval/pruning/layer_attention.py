@@ -7,7 +7,7 @@ from torch import Tensor
 
 from swiftvlm_eval.models.adapter import DecoderPart
 from swiftvlm_eval.models.attention import attention_rows, rotate
-from swiftvlm_eval.pruning.arrangement import OneRun
+from swiftvlm_eval.pruning.arrangement import OneRun, Run
 from swiftvlm_eval.pruning.rotations import RowRotation
 from swiftvlm_eval.pruning.rows import SampleRows
 from swiftvlm_eval.pruning.words import Scope
@@ -107,7 +107,7 @@ class LayerAttention:
 
     @property
     def _last(self) -> Tensor | int:
-        return 1 if self.rows.arrangement.one_run else self.rows.text[-1:]
+        return 1 if isinstance(self.rows.arrangement, Run) else self.rows.text[-1:]
 
     def _hidden(self, asking: Tensor | int, visual_alone: bool) -> Tensor | None:
         """bool, [q, keys], True where a row does not see a key; None where every row sees every key."""

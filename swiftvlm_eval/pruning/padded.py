@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swiftvlm_eval.pruning.arrangement import Apart, Arrangement, OneRun
+from swiftvlm_eval.pruning.arrangement import Apart, OneRun, Run
 from swiftvlm_eval.pruning.boundary import Boundary, Sample
 from swiftvlm_eval.pruning.masks import left_padded
 from swiftvlm_eval.pruning.rotations import HeldRotation
@@ -16,7 +16,7 @@ from swiftvlm_eval.pruning.rows import PromptTable, SampleRows
 
 
 @dataclass(frozen=True, eq=False)
-class RunAt(Arrangement):
+class RunAt(Run):
     """One run of visual rows that begins where only the device knows; see `Arrangement`.
 
     Attributes:
@@ -65,6 +65,9 @@ class OutOfReach:
         raise Apart("position ids")
 
 
+OUT_OF_REACH: Any = OutOfReach()
+
+
 @dataclass(frozen=True)
 class PaddedRows(SampleRows):
     """The W rows of a sample with its padding in front; its position ids are out of reach."""
@@ -86,16 +89,17 @@ def padded(numbers: Sequence[int], at: Boundary) -> list[Sample]:
         Apart: the samples must be shown one by one.
     """
     width, wide = at.hidden.shape[1], at.prompt_rotation.tables[0].shape[1]
-    runs = [(at.rows[number].arrangement, at.rows[number].prompt) for number in numbers]
-    if any(not isinstance(run, OneRun) or prompt.part or prompt.origin is not None for run, prompt in runs):
-        raise Apart("more than one run of visual rows, or more than one method")
-    device = at.hidden.device
-    lengths = [len(at.rows[number]) for number in numbers]
-    begins = [width - length + run.first for length, (run, _) in zip(lengths, runs, strict=True)]  # type: ignore[union-attr]
-    begun = [wide - prompt.position_ids.shape[1] + prompt.arrangement.first for _, prompt in runs]  # type: ignore[union-attr]
-    known = torch.tensor([begins, begun, [width - length for length in lengths]]).to(device, non_blocking=True)
+    begins, begun, missing = [], [], []
+    for rows in (at.rows[number] for number in numbers):
+        now, first = rows.arrangement, rows.prompt.arrangement
+        if not (isinstance(now, OneRun) and isinstance(first, OneRun)) or rows.prompt.part:
+            raise Apart("more than one run of visual rows, or more than one method")
+        missing.append(width - len(rows))
+        begins.append(missing[-1] + now.first)
+        begun.append(wide - rows.prompt.position_ids.shape[1] + first.first)
+    known = torch.tensor([begins, begun, missing]).to(at.hidden.device, non_blocking=True)
     places = left_padded([[at.rows[number].places[:, None]] for number in numbers], width)[..., 0]
-    absent = runs[0][1].numbers[:width] < known[2][:, None]
+    absent = at.rows[numbers[0]].prompt.numbers[:width] < known[2][:, None]
     found = []
     for place, number in enumerate(numbers):
         sample = at.rows[number]
@@ -114,7 +118,7 @@ def padded(numbers: Sequence[int], at: Boundary) -> list[Sample]:
 
 def _prompt(prompt: PromptTable, first: Tensor) -> PromptTable:
     run = RunAt(first, prompt.arrangement.num_visual, prompt.numbers)
-    return replace(prompt, position_ids=OutOfReach(), arrangement=run, start=None)  # type: ignore[arg-type]
+    return replace(prompt, position_ids=OUT_OF_REACH, arrangement=run, start=None)
 
 
 def _whole(tables: tuple[Tensor, Tensor], number: int) -> tuple[Tensor, Tensor]:

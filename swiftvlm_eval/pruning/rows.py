@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from swiftvlm_eval.pruning.arrangement import Arrangement, OneRun, Scattered, arrangement_of
+from swiftvlm_eval.pruning.arrangement import Arrangement, OneRun, Run, Scattered, arrangement_of
 from swiftvlm_eval.pruning.contract import RowEdit
 
 
@@ -62,8 +62,8 @@ class PromptTable:
 
     def rows_of(self, index: Tensor) -> Tensor:
         """int64, [k], rows of visual tokens, given by their indices."""
-        if self.arrangement.one_run:
-            return index + self.arrangement.first  # type: ignore[attr-defined, no-any-return]
+        if isinstance(self.arrangement, Run):
+            return index + self.arrangement.first
         return self.visual[index]
 
     def of_index(self, index: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from swiftvlm_eval.models.adapter import DecoderPart, FamilyAdapter
 from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.models.tower import TowerView
-from swiftvlm_eval.pruning.arrangement import Apart
+from swiftvlm_eval.pruning.arrangement import Apart, Run
 from swiftvlm_eval.pruning.contract import PruningMethod, Signals
 from swiftvlm_eval.pruning.layer_attention import LayerAttention
 from swiftvlm_eval.pruning.layer_rows import LayerRows, ModuleIO
@@ -114,7 +114,7 @@ class SampleSignals(Signals):
 
     def _asking(self, queries: Tensor | None) -> Tensor | int:
         """Text rows as rows of the sequence; those at its end as how many these are. None is the last one."""
-        ends = self.sources.rows.arrangement.one_run
+        ends = isinstance(self.sources.rows.arrangement, Run)
         if queries is None:
             return 1 if ends else self.sources.rows.text[-1:]
         if ends and queries is self.__dict__.get("question_rows"):
