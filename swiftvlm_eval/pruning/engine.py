@@ -71,6 +71,11 @@ class PruningSession:
         self._cache: Any = None
         self._seen, self._renumbered = 0, False  # by the latest edit
 
+    @property
+    def asked_alone(self) -> set[tuple[int, bool]]:
+        """Where a `vectorized` method turned out to need its samples one by one; see `Consultation`."""
+        return self._consultation.asked_alone
+
     def _plan(self, num_visual: int) -> Plan:
         num_layers = self.adapter.decoder.shape.num_layers
         if num_visual == 0:
