@@ -21,8 +21,8 @@ from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
 from swiftvlm_eval.pruning.trees import form, side_by_side, tensors_of, with_tensors
 from swiftvlm_eval.testing.tiny_models import SYSTEM, make_image, tiny_llava, tiny_llava_next
 
-ALONE = {"apet", "prunesid", "random", "sparsevlm_v1", "vanilla", "vlmpruner"}
-"""They draw, or the host must know what the device has found."""
+ALONE = {"apet", "downsample", "prunesid", "random", "sparsevlm_v1", "vanilla", "vlmpruner"}
+"""They draw, or the host must know what the device has found, or the size of an image."""
 WITH_TEXT = {"dart", "duet", "ivcprune", "sparsevlm", "sparsevlm_plus", "transprune"}
 """They look at text rows, of which samples have different numbers."""
 EQUAL, LONGER_QUESTIONS, LONGER_SYSTEM = "equal", "longer questions", "longer system"

@@ -37,7 +37,6 @@ class Downsample(PruningMethod):
     title: ClassVar[str] = "Downsampling"
     source: ClassVar[str] = "baseline"
     summary: ClassVar[str] = "a smaller image, or pooled features; no selection"
-    vectorized: ClassVar[bool] = True
     position_rule: ClassVar[PositionRule] = "compact"
     needs: ClassVar = frozenset({"patch_features", "image_resizing"})
     default_layers: ClassVar[tuple[int, ...]] = (0,)
