@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ class TowerView:
         edited: the rows of each encoder input that came out of the feature layer, where an edit changed them inside
             the tower; `features` are then padded, and None stands for no edits.
     """
+
+    PARTS: ClassVar = ("adapter", "layer_input", "features", "layout", "image_sizes", "pixels", "all_states", "edited")
+    """What it is made of; everything else follows."""
 
     def __init__(
         self,

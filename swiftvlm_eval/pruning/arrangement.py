@@ -14,6 +14,10 @@ from torch import Tensor
 from swiftvlm_eval.pruning.scores import rows_where
 
 
+class Apart(Exception):
+    """Something was asked that samples shown in one go do not have in common; they are shown one by one instead."""
+
+
 class Arrangement(ABC):
     """Rows of one sequence by kind.
 
@@ -64,8 +68,18 @@ class Scattered(Arrangement):
         return rows.index_select(dim, self.visual)
 
 
+class Run(Arrangement):
+    """Visual rows that stand one after the other, so that the sequence ends with the question.
+
+    Attributes:
+        first: row at which they begin.
+    """
+
+    first: int | Tensor
+
+
 @dataclass(frozen=True, eq=False)
-class OneRun(Arrangement):
+class OneRun(Run):
     """Visual rows that stand one after the other; see `Arrangement`.
 
     Attributes:
@@ -104,10 +118,10 @@ class OneRun(Arrangement):
         before, visual, after = rows.split((self.first, self.num_visual, self.num_text - self.first), dim=dim)
         return before, visual, after
 
-    def replaced(self, rows: Tensor, visual: Tensor, dim: int = 0) -> Tensor:
-        """The sequence with other visual rows in place of these."""
+    def with_other(self, rows: Tensor, visual: Tensor, dim: int = 0) -> list[Tensor]:
+        """The pieces of the sequence with other visual rows in place of these."""
         before, _, after = self.apart(rows, dim)
-        return torch.cat([before, visual, after], dim=dim)
+        return [before, visual, after]
 
     def with_visual(self, count: int) -> "OneRun":
         """The arrangement with another number of visual rows."""

@@ -82,13 +82,10 @@ class Signals(ABC):
 
     @abstractmethod
     def rope_similarity(self, queries: Tensor) -> Tensor:
-        """What rotary attention gives to queries and keys of ones: the pull of position alone.
+        """What rotary attention gives to queries and keys of ones: the pull of position alone, float32 [q, V].
 
         Args:
-            queries: int64, indices of text rows.
-
-        Returns:
-            float32, [num_queries, V], scaled by 1 / sqrt(head_dim).
+            queries: int64, [q], indices of text rows. The products are scaled by 1 / sqrt(head_dim).
         """
 
     @abstractmethod
@@ -193,14 +190,15 @@ class PruningMethod(Scheduled, ABC):
 
     Attributes:
         name: registered name, that of the file.
-        title: as the paper writes it.
-        source: arXiv id, or `baseline`.
+        title, source: as the paper writes it; arXiv id, or `baseline`.
         code: the authors' repository and its licence.
         summary: one line for tables.
         caveat: what a reader of its numbers must know; boards show it.
         position_rule: `keep` or `compact`.
         needs: words for what it sees beyond rows, attention and layout; a family that lacks one is refused.
         draws: whether its choice depends on `Signals.generator`.
+        vectorized: `select` and `prepare` run under `torch.vmap`, too: no side effects, and no tensor is read by the
+            host. Each class says so for itself; a subclass does not inherit it.
     """
 
     name: ClassVar[str]
@@ -212,6 +210,7 @@ class PruningMethod(Scheduled, ABC):
     position_rule: ClassVar[PositionRule] = "keep"
     needs: ClassVar[frozenset[Need]] = frozenset()
     draws: ClassVar[bool] = False
+    vectorized: ClassVar[bool] = False
 
     @abstractmethod
     def select(self, signals: Signals) -> RowEdit:
@@ -222,7 +221,7 @@ class PruningMethod(Scheduled, ABC):
         """What `prepare` and `select` compute for one sample, in rows and pairs of rows."""
 
     def prepare(self, signals: Signals) -> Any:
-        """What the method reads off the decoder's input, if it needs `decoder_input`: the first stage's carry."""
+        """What it reads off the decoder's input, if it needs `decoder_input`: the first stage's carry."""
         raise NotImplementedError(f"{self.name} does not read the decoder's input")
 
     def resize_images(self, pixels: Tensor, side: int, budget: float | None) -> Tensor:

@@ -19,19 +19,21 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from swiftvlm_eval.models.adapter import FamilyAdapter
 from swiftvlm_eval.models.attention import KERNELS
+from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.models.tower import TowerCapture
 from swiftvlm_eval.models.tower_rows import TowerPoint, TowerRows
 from swiftvlm_eval.pruning.binding import restored, telling_ids
+from swiftvlm_eval.pruning.boundary import Boundary
 from swiftvlm_eval.pruning.caches import Segment, evict, following_ids
+from swiftvlm_eval.pruning.consultation import Consultation
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit
-from swiftvlm_eval.pruning.layer_attention import LayerAttention
 from swiftvlm_eval.pruning.layer_rows import ModuleWatch
 from swiftvlm_eval.pruning.masks import attention_mask, left_padded
 from swiftvlm_eval.pruning.prompt import read_prompt, refuse_tensors, sample_seed
-from swiftvlm_eval.pruning.rotations import Rotations, RowRotation
-from swiftvlm_eval.pruning.rows import SampleRows, apply_edit
+from swiftvlm_eval.pruning.rotations import Rotations
+from swiftvlm_eval.pruning.rows import SampleRows, apply_edits, in_order
 from swiftvlm_eval.pruning.schedule import Plan, Stage
-from swiftvlm_eval.pruning.signals import SampleSignals, Sources, check_needs
+from swiftvlm_eval.pruning.signals import check_needs
 from swiftvlm_eval.pruning.trace import SampleTrace, StageTrace
 
 
@@ -61,12 +63,18 @@ class PruningSession:
         self.questions: Sequence[str] | None = None
         self._tower = TowerCapture(adapter)
         self._modules = ModuleWatch()
+        self._consultation = Consultation(self.method, adapter, self._layout, self._question, self._sample_seed)
         self._input_ids: Tensor | None = None
         self._counts: list[int] | None = None  # visual tokens of each prompt, once somebody asks
         self._segments: list[Segment] = []  # one entry per decoder layer
         self._layer_rows: list[Sequence[SampleRows]] = []  # likewise
         self._cache: Any = None
         self._seen, self._renumbered = 0, False  # by the latest edit
+
+    @property
+    def asked_alone(self) -> set[tuple[int, bool]]:
+        """Where a `vectorized` method turned out to need its samples one by one; see `Consultation`."""
+        return self._consultation.asked_alone
 
     def _plan(self, num_visual: int) -> Plan:
         num_layers = self.adapter.decoder.shape.num_layers
@@ -169,17 +177,20 @@ class PruningSession:
         self._segments, self._layer_rows, self._cache, self._seen = [], [], ref(cache), hidden.shape[1]
         stages = [{stage.boundary: stage for stage in plan.stages} for plan in plans]
         self._rotation = self._prompt_rotation = Rotations(self.adapter.decoder, hidden).of_batch(rows)
-        carries: list[Any] = [
-            self._prepare(number, sample, hidden) if due and "decoder_input" in self.method.needs else None
-            for number, (sample, due) in enumerate(zip(rows, stages, strict=True))
-        ]
         boundaries = set().union(*stages)
+        carries: list[Any] = [None] * len(rows)
+        if "decoder_input" in self.method.needs:
+            due = {number: Stage(0, len(rows[number].index)) for number, own in enumerate(stages) if own}
+            at = self._boundary(hidden, None, rows, carries, None)
+            for number, carry in self._consultation.ask(self.method.prepare, due, at).items():
+                carries[number] = carry
         tables: tuple[Segment, Tensor | None, tuple[Tensor, Tensor]] | None = None
         previous: Tensor | None = None
         for layer, module in enumerate(self.adapter.decoder.layers):
             if layer in boundaries:
-                due = [stage.get(layer) for stage in stages]
-                hidden, rows, carries = self._edit(due, hidden, previous, rows, carries, cache)
+                due = {number: stage[layer] for number, stage in enumerate(stages) if layer in stage}
+                at = self._boundary(hidden, previous, rows, carries, cache.layers[layer - 1] if layer else None)
+                hidden, rows, carries = self._edit(due, at, cache)
                 self._rotation = self._rotation.source.of_batch(rows)
                 tables = None
             if tables is None:
@@ -205,11 +216,6 @@ class PruningSession:
         self._modules.forget()
         return hidden
 
-    def _prepare(self, number: int, sample: SampleRows, hidden: Tensor) -> Any:
-        """What the method wants to remember of the decoder's input."""
-        states, stage = hidden[number, hidden.shape[1] - len(sample) :], Stage(0, len(sample.index))
-        return self.method.prepare(self._signals(stage, number, sample, states, None, None, None))
-
     def _tables(
         self, rows: Sequence[SampleRows], hidden: Tensor
     ) -> tuple[Segment, Tensor | None, tuple[Tensor, Tensor]]:
@@ -221,36 +227,30 @@ class PruningSession:
         mask = attention_mask(self.adapter.decoder.attention_implementation, lengths, width, width, 0, hidden)
         return segment, mask, self._rotation.tables
 
-    def _edit(
-        self,
-        due: Sequence[Stage | None],
-        hidden: Tensor,
-        previous: Tensor | None,
-        rows: Sequence[SampleRows],
-        carries: Sequence[Any],
-        cache: Any,
-    ) -> tuple[Tensor, list[SampleRows], list[Any]]:
+    def _edit(self, due: Mapping[int, Stage], at: Boundary, cache: Any) -> tuple[Tensor, list[SampleRows], list[Any]]:
         """Asks the method for every sample's new visual rows and builds the batch anew, padded on the left."""
-        new_rows, new_states, new_carries = list(rows), [], list(carries)
-        edits: dict[int, RowEdit] = {}
-        for number, (stage, sample) in enumerate(zip(due, rows, strict=True)):
-            states = hidden[number, hidden.shape[1] - len(sample) :]
-            if stage is not None:
-                sample = sample.as_prompt(stage.part)
-                signals = self._signals(stage, number, sample, states, previous, carries[number], cache)
-                edit = self.method.select(signals)
-                new_carries[number] = edit.carry
-                edits[number] = edit
-                self._renumbered = self.method.rule_at(stage) == "compact"
-                new_rows[number], states = apply_edit(sample, states, edit, self._renumbered)
-                index = new_rows[number].original_index
-                trace = self.traces[number]
-                trace.stages.append(StageTrace(stage.boundary, index, len(sample.index), edit.made))
-                if stage.part == 0 and self.method.needs & self.adapter.tower.offers:
-                    trace.layout = signals.layout
-            new_states.append(states)
+        for number, stage in due.items():
+            at.rows[number] = at.rows[number].as_prompt(stage.part)
+        edits = self._consultation.ask(lambda signals: in_order(self.method.select(signals)), due, at)
+        states = [at.hidden[number, at.hidden.shape[1] - len(sample) :] for number, sample in enumerate(at.rows)]
+        renumber = [self.method.rule_at(stage) == "compact" for stage in due.values()]
+        self._renumbered = any(renumber)
+        edited, pieces = apply_edits(
+            [at.rows[number] for number in due],
+            [states[number] for number in due],
+            [edits[number] for number in due],
+            renumber,
+        )
+        rows, carries = dict(enumerate(at.rows)), list(at.carries)
+        parts: dict[int, Sequence[Tensor]] = {number: [own] for number, own in enumerate(states)}
+        for (number, stage), new, own in zip(due.items(), edited, pieces, strict=True):
+            trace, edit = self.traces[number], edits[number]
+            trace.stages.append(StageTrace(stage.boundary, new.original_index, len(rows[number].index), edit.made))
+            if stage.part == 0 and self._looks_at_tower:
+                trace.layout = self._layout(number)
+            rows[number], parts[number], carries[number] = new, own, edit.carry
         self._evict(edits, cache)
-        return left_padded(new_states), new_rows, new_carries
+        return left_padded(list(parts.values())), list(rows.values()), carries
 
     def _evict(self, edits: Mapping[int, RowEdit], cache: Any) -> None:
         """Removes what the edits drop from the caches of layers that have run, where they ask for it."""
@@ -263,56 +263,39 @@ class PruningSession:
                     cache.layers[layer], rows, due, self._segments[layer]
                 )
 
-    def _signals(
-        self,
-        stage: Stage,
-        number: int,
-        rows: SampleRows,
-        states: Tensor,
-        previous: Tensor | None,
-        carry: Any,
-        cache: Any,
-    ) -> SampleSignals:
-        counts = [trace.num_visual for trace in self.traces]
-        before = None if previous is None else previous[number, previous.shape[1] - len(rows) :]
-        cached = None
-        if stage.boundary > 0 and cache is not None:
-            held = cache.layers[stage.boundary - 1]
-            cached = held.keys[number][:, -len(rows) :], held.values[number][:, -len(rows) :]
-        questions: Sequence[str | None] = self.questions or [None]
-        scorer, rotation = None, RowRotation(self._rotation, self._prompt_rotation, number)
-        if stage.scored_by == "previous":
-            scorer = LayerAttention(self.adapter.decoder, stage.boundary - 1, rows, before, rotation)
-            if cached is not None and self._modules.normed is not None:
-                scorer.ran(cached[0], self._modules.normed[number, -len(rows) :])
-        elif stage.scored_by == "next":
-            scorer = LayerAttention(self.adapter.decoder, stage.boundary, rows, states, rotation)
-        watched = "module_io" in self.method.needs and stage.boundary > 0
-        return SampleSignals(
-            stage=stage,
-            num_visual=rows.prompt.arrangement.num_visual,
-            states=rows.arrangement.visual_of(states),
-            index=rows.index,
-            places=rows.arrangement.visual_of(rows.places),
-            text_states=states,
-            num_question=rows.num_question,
-            carry=carry,
-            sources=Sources(
-                rows=rows,
-                sequence=states,
-                before=before,
-                scorer=scorer,
-                cached=cached,
-                module_io=partial(self._modules.read, number, len(rows)) if watched else None,
-                decoder=self.adapter.decoder,
-                layout=partial(self._tower.layout, counts, number),
-                vision=partial(self._tower.signals, counts, number),
-                question=questions[number * len(questions) // len(self.traces)],  # beams of a sample share one
-                seed=partial(self._sample_seed, number, rows.prompt.part),
-            ),
+    def _boundary(
+        self, hidden: Tensor, previous: Tensor | None, rows: Sequence[SampleRows], carries: Sequence[Any], layer: Any
+    ) -> Boundary:
+        """The batch between two layers; `layer` is the cache's entry of the one that has just run, None for none."""
+        return Boundary(
+            hidden=hidden,
+            previous=previous,
+            rows=list(rows),
+            carries=carries,
+            cached=None if layer is None else (layer.keys, layer.values),
+            normed=self._modules.normed,
+            modules=self._modules.seen,
+            rotation=self._rotation,
+            prompt_rotation=self._prompt_rotation,
+            tower=partial(self._tower.signals, self._num_visual) if self._looks_at_tower else None,
         )
 
-    def _sample_seed(self, number: int, part: int = 0) -> int:
+    @property
+    def _looks_at_tower(self) -> bool:
+        return bool(self.method.needs & self.adapter.tower.offers)
+
+    @property
+    def _num_visual(self) -> list[int]:
+        return [trace.num_visual for trace in self.traces]
+
+    def _layout(self, number: int) -> VisualLayout:
+        return self._tower.layout(self._num_visual, number)
+
+    def _question(self, number: int) -> str | None:
+        questions: Sequence[str | None] = self.questions or [None]
+        return questions[number * len(questions) // len(self.traces)]  # beams of a sample share one
+
+    def _sample_seed(self, number: int, part: int) -> int:
         keys, trace = self.sample_keys, self.traces[number]
         if keys is not None and len(keys) == len(self.traces):
             return sample_seed(self.seed, keys[number], part)

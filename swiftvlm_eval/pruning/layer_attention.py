@@ -7,7 +7,7 @@ from torch import Tensor
 
 from swiftvlm_eval.models.adapter import DecoderPart
 from swiftvlm_eval.models.attention import attention_rows, rotate
-from swiftvlm_eval.pruning.arrangement import OneRun
+from swiftvlm_eval.pruning.arrangement import OneRun, Run
 from swiftvlm_eval.pruning.rotations import RowRotation
 from swiftvlm_eval.pruning.rows import SampleRows
 from swiftvlm_eval.pruning.words import Scope
@@ -107,18 +107,21 @@ class LayerAttention:
 
     @property
     def _last(self) -> Tensor | int:
-        return 1 if isinstance(self.rows.arrangement, OneRun) else self.rows.text[-1:]
+        return 1 if isinstance(self.rows.arrangement, Run) else self.rows.text[-1:]
 
     def _hidden(self, asking: Tensor | int, visual_alone: bool) -> Tensor | None:
         """bool, [q, keys], True where a row does not see a key; None where every row sees every key."""
-        parts = self.rows.arrangement
+        parts, absent = self.rows.arrangement, self.rows.absent
+        if absent is not None and isinstance(asking, int):  # it is the last row, behind all others
+            return None if visual_alone else absent[None]
         prompt, count = self.rows.prompt, len(self.rows)
         if isinstance(asking, int) and isinstance(parts, OneRun) and count <= prompt.position_ids.shape[1]:
             if asking == 1 or visual_alone:
                 return None  # those who ask stand behind all visual rows
             return prompt.end_mask[-asking:, -count:]
         number = torch.arange(count, device=self.states.device)
-        return (parts.visual_of(number) if visual_alone else number) > _chosen(number, asking)[:, None]
+        later = (parts.visual_of(number) if visual_alone else number) > _chosen(number, asking)[:, None]
+        return later if absent is None or visual_alone else later | absent
 
     def _queries(self, asking: Tensor | int, rope: bool, normed: Tensor | None, at: int | None = None) -> Tensor:
         """[heads, q, head_dim] of rows that ask; in `normed`, if that is another sequence, they are the last `at`."""

@@ -1,6 +1,6 @@
 """What the decoder layer that has just run took, made and gave, for the methods that look inside it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -104,10 +104,10 @@ class ModuleWatch:
 
         return hook
 
-    def read(self, sample: int, length: int, rows: Tensor) -> ModuleIO:
-        """What some rows of one sample of `length` rows were; `rows` says which ones, int64 [n]."""
-        seen = {name: whole[sample, whole.shape[1] - length :][rows] for name, whole in self._seen.items()}
-        return ModuleIO(**seen)
+    @property
+    def seen(self) -> Mapping[str, Tensor]:
+        """[B, width, hidden_size], what the modules of the active layer took and gave, by the names of `ModuleIO`."""
+        return self._seen
 
     def forget(self) -> None:
         """Drops the kept tensors."""

@@ -45,12 +45,17 @@ def attention_mask(
     return blocked.masked_fill(~visible, torch.finfo(like.dtype).min)
 
 
-def left_padded(parts: Sequence[Tensor]) -> Tensor:
-    """[n_b, D] rows of each sample -> [B, max n_b, D], zeros in front of the shorter ones."""
-    if len(parts) == 1:
-        return parts[0][None]
-    width = max(len(part) for part in parts)
-    missing = [width - len(part) for part in parts]
-    padding = parts[0].new_zeros((max(missing), parts[0].shape[1]))
-    pieces = [piece for part, count in zip(parts, missing, strict=True) for piece in (padding[:count], part)]
+def left_padded(parts: Sequence[Sequence[Tensor]], width: int | None = None) -> Tensor:
+    """Rows of each sample in pieces [m, D] -> [B, width, D], zeros in front of the shorter ones.
+
+    The width is that of the longest sample, unless it is given.
+    """
+    lengths = [sum(map(len, pieces)) for pieces in parts]
+    width = max(lengths) if width is None else width
+    if len(parts) == 1 and len(parts[0]) == 1 and lengths[0] == width:
+        return parts[0][0][None]
+    missing = [width - length for length in lengths]
+    like = parts[0][0]
+    padding = like.new_zeros((max(missing), like.shape[1])) if any(missing) else like[:0]
+    pieces = [piece for part, count in zip(parts, missing, strict=True) for piece in (padding[:count], *part)]
     return torch.cat(pieces).view(len(parts), width, -1)

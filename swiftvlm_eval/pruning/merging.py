@@ -56,8 +56,7 @@ class Bypass:
         if len(sent):
             waiting = waiting + (present[: len(sent)] - sent)[self.groups.members]
         whole = live.new_empty((len(self.places), live.shape[1]))
-        whole.index_copy_(0, self.active, present[len(sent) :])
-        return whole.index_copy_(0, self.index, waiting)
+        return whole.index_copy(0, self.active, present[len(sent) :]).index_copy(0, self.index, waiting)
 
 
 def choose_anchors(
@@ -266,13 +265,18 @@ def merge_into_targets(features: Tensor, metric: Tensor, count: int) -> Tensor:
     count = min(count, len(features))
     if count == 0:
         return features[:0]
-    step = max(1, len(features) // count)
-    is_target = torch.zeros(len(features), dtype=torch.bool)
-    is_target[torch.arange(count) * step] = True
-    targets = is_target.nonzero()[:, 0].to(features.device)
-    others = (~is_target).nonzero()[:, 0].to(features.device)
+    targets, others = _targets_and_others(len(features), count, features.device)
     sums, sizes = sums_and_sizes(features[others], nearest(metric[others], metric[targets]), count)
     return (features[targets].float() + sums / sizes.clamp(min=1)).to(features.dtype)
+
+
+@lru_cache(maxsize=256)
+def _targets_and_others(total: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Every floor(total / count)-th of `total` numbers, `count` of them, and all others; not to be written to."""
+    with torch.inference_mode(False):
+        is_target = torch.zeros(total, dtype=torch.bool)
+        is_target[torch.arange(count) * max(1, total // count)] = True
+        return is_target.nonzero()[:, 0].to(device), (~is_target).nonzero()[:, 0].to(device)
 
 
 def means_with_joined(states: Tensor, kept: Tensor) -> Tensor:

@@ -69,11 +69,11 @@ class BatchRotation:
             part = slice(known[0], known[0] + lengths[0])
             return cos[None, part], sin[None, part]
         spans = [slice(start, start + length) for start, length in zip(known, lengths, strict=True)]
-        return left_padded([cos[span] for span in spans]), left_padded([sin[span] for span in spans])
+        return left_padded([[cos[span]] for span in spans]), left_padded([[sin[span]] for span in spans])
 
     def _gathered(self) -> Table:
         """Of any position ids: taken from those of 0, 1, 2, ..., where these are known to hold them."""
-        ids = left_padded([sample.position_ids.T for sample in self.rows])
+        ids = left_padded([[sample.position_ids.T] for sample in self.rows])
         held = self.source.held
         bounds = [sample.id_bound for sample in self.rows]
         known = [bound for bound in bounds if bound is not None]
@@ -89,35 +89,73 @@ class BatchRotation:
         return cos[row, first:], sin[row, first:]
 
 
-@dataclass(frozen=True)
 class RowRotation:
     """The tables of one sample, for scores.
 
     Attributes:
-        batch: its batch as it is now.
-        prompt: that batch as it entered the decoder.
-        number: of the sample.
+        source: of the whole prefill.
+        live: of the live rows, [n, head_dim] each.
+        of_prompt: of the prompt as it entered the decoder, likewise.
     """
 
-    batch: BatchRotation
-    prompt: BatchRotation
-    number: int
-
-    @property
-    def live(self) -> Table:
-        """Of the live rows, [n, head_dim] each."""
-        return self.batch.of_sample(self.number)
+    source: Rotations
+    live: Table
+    of_prompt: Table
 
     def of_index(self, prompt: PromptTable, index: Tensor | None) -> Table:
         """Of visual tokens of a prompt, given by their indices [k], None for all; [k, head_dim] each."""
         if index is None and not prompt.part:
-            cos, sin = self.prompt.of_sample(self.number)
+            cos, sin = self.of_prompt
             return prompt.arrangement.visual_of(cos), prompt.arrangement.visual_of(sin)
         if index is None:
             index = prompt.numbers[: prompt.arrangement.num_visual]
         if prompt.part:
-            cos, sin = self.batch.source.at(prompt.of_index(index)[:, None])
+            cos, sin = self.source.at(prompt.of_index(index)[:, None])
             return cos[0], sin[0]
         rows = prompt.rows_of(index)
-        cos, sin = self.prompt.of_sample(self.number)
+        cos, sin = self.of_prompt
         return cos[rows], sin[rows]
+
+
+@dataclass(frozen=True)
+class SampleRotation(RowRotation):
+    """Read from a batch when they are asked for.
+
+    Attributes:
+        batch: as it is now.
+        prompts: that batch as it entered the decoder.
+        number: of the sample.
+    """
+
+    batch: BatchRotation
+    prompts: BatchRotation
+    number: int
+
+    @property
+    def source(self) -> Rotations:  # type: ignore[override]
+        """See `RowRotation`."""
+        return self.batch.source
+
+    @property
+    def live(self) -> Table:  # type: ignore[override]
+        """See `RowRotation`."""
+        return self.batch.of_sample(self.number)
+
+    @property
+    def of_prompt(self) -> Table:  # type: ignore[override]
+        """See `RowRotation`."""
+        return self.prompts.of_sample(self.number)
+
+    @property
+    def held(self) -> "HeldRotation":
+        """The tables themselves."""
+        return HeldRotation(self.source, self.live, self.of_prompt)
+
+
+@dataclass(frozen=True)
+class HeldRotation(RowRotation):
+    """Known already; see `RowRotation`."""
+
+    source: Rotations
+    live: Table
+    of_prompt: Table

@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from swiftvlm_eval.pruning.arrangement import Arrangement, OneRun, Scattered, arrangement_of
+from swiftvlm_eval.pruning.arrangement import Arrangement, OneRun, Run, Scattered, arrangement_of
 from swiftvlm_eval.pruning.contract import RowEdit
 
 
@@ -62,7 +62,7 @@ class PromptTable:
 
     def rows_of(self, index: Tensor) -> Tensor:
         """int64, [k], rows of visual tokens, given by their indices."""
-        if isinstance(self.arrangement, OneRun):
+        if isinstance(self.arrangement, Run):
             return index + self.arrangement.first
         return self.visual[index]
 
@@ -91,6 +91,7 @@ class SampleRows:
         ids: float32, [A, n], position ids; None where they are the places and the prompt's `start`.
         start: the first position id, if the host knows that all are consecutive, on one axis.
         whole: the host knows that no place is a fraction.
+        absent: bool, [n], which of the rows are padding; None where none is.
     """
 
     prompt: PromptTable
@@ -101,6 +102,7 @@ class SampleRows:
     ids: Tensor | None = None
     start: int | None = None
     whole: bool = True
+    absent: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of live rows."""
@@ -211,37 +213,68 @@ def initial_rows(
 
 
 def apply_edit(rows: SampleRows, states: Tensor, edit: RowEdit, renumber: bool) -> tuple[SampleRows, Tensor]:
-    """Replaces the visual rows of a sample; text rows stay as they are.
+    """`apply_edits` for one sample; its rows [n', hidden_size] as one tensor."""
+    (edited,), (pieces,) = apply_edits([rows], [states], [edit], [renumber])
+    return edited, torch.cat([*pieces])
+
+
+def apply_edits(
+    rows: Sequence[SampleRows], states: Sequence[Tensor], edits: Sequence[RowEdit], renumber: Sequence[bool]
+) -> tuple[list[SampleRows], list[Sequence[Tensor]]]:
+    """Replaces the visual rows of samples; text rows stay as they are.
 
     Args:
-        rows: the sample before the edit.
-        states: [n, hidden_size], its rows.
-        edit: the visual rows from here on.
+        rows: the samples before the edits.
+        states: [n, hidden_size], their rows.
+        edits: the visual rows from here on.
         renumber: number the new sequence anew instead of keeping position ids.
 
     Returns:
-        The new bookkeeping and rows [n', hidden_size]. No step waits for the device.
+        The new bookkeeping, and the pieces of which every sample's rows [n', hidden_size] consist. No step waits for
+        the device.
     """
-    if edit.order == "any" or not isinstance(rows.arrangement, OneRun):
-        return _sorted_anew(rows, states, edit, renumber)
-    run, made, index, places = rows.arrangement, edit.states.to(states.dtype), edit.index, edit.places.to(rows.places)
-    if edit.order == "among":
-        places, by_place = places.sort(stable=True)
-        made, index = made[by_place], index[by_place]
-    now, ids = run.with_visual(len(index)), None
-    if not renumber:
-        whole = run.replaced(rows.places, places)
-    else:
-        whole = rows.prompt.counted_places(now.num_text + now.num_visual)
+    found: list[SampleRows] = []
+    pieces: list[Sequence[Tensor]] = []
+    places: dict[int, Sequence[Tensor]] = {}
+    for number, (sample, own, edit, anew) in enumerate(zip(rows, states, edits, renumber, strict=True)):
+        if edit.order == "any" or not isinstance(run := sample.arrangement, OneRun):
+            edited, moved = _sorted_anew(sample, own, edit, anew)
+            parts: Sequence[Tensor] = [moved]
+        else:
+            edit = in_order(edit)
+            edited, parts = _in_place(sample, run, edit, anew), run.with_other(own, edit.states.to(own.dtype))
+            if not anew:
+                places[number] = run.with_other(sample.places, edit.places.to(sample.places))
+        found.append(edited)
+        pieces.append(parts)
+    lengths = [sum(map(len, parts)) for parts in places.values()]
+    joined = torch.cat([part for parts in places.values() for part in parts]).split(lengths) if places else ()
+    for number, whole in zip(places, joined, strict=True):
+        found[number] = replace(found[number], places=whole)
+    return found, pieces
+
+
+def _in_place(rows: SampleRows, run: OneRun, edit: RowEdit, renumber: bool) -> SampleRows:
+    """The bookkeeping after an edit in order; without its places, unless they are numbered anew."""
+    now, ids, start = run.with_visual(len(edit.index)), None, None
+    places = rows.prompt.counted_places(now.num_text + now.num_visual) if renumber else rows.places
     if renumber and len(rows.prompt.position_ids) == 1:
-        ids = whole[None]
+        ids, start = places[None], 0
     elif rows.ids is not None:
-        ids = run.replaced(rows.ids, _visual_ids(rows.prompt, index, places), dim=1)
+        own = _visual_ids(rows.prompt, edit.index, edit.places.to(rows.places))
+        ids = torch.cat(run.with_other(rows.ids, own, dim=1), dim=1)
         ids = _renumbered(ids) if renumber else ids
-    start = 0 if renumber and len(rows.prompt.position_ids) == 1 else None
-    edited = replace(rows, places=whole, arrangement=now, index=index, ids=ids, start=start)
-    edited = replace(edited, whole=renumber or (rows.whole and edit.whole))
-    return edited, run.replaced(states, made)
+    edited = replace(rows, places=places, arrangement=now, index=edit.index, ids=ids, start=start)
+    return replace(edited, whole=renumber or (rows.whole and edit.whole))
+
+
+def in_order(edit: RowEdit) -> RowEdit:
+    """An edit whose rows lie among the visual rows of a prompt, sorted by their places; another one as it is."""
+    if edit.order != "among":
+        return edit
+    places, by_place = edit.places.sort(stable=True)
+    ordered = replace(edit, states=edit.states[by_place], index=edit.index[by_place], places=places)
+    return ordered.sure("ascending", edit.whole)
 
 
 def _sorted_anew(rows: SampleRows, states: Tensor, edit: RowEdit, renumber: bool) -> tuple[SampleRows, Tensor]:

@@ -129,7 +129,7 @@ def greedy_volume(kernel: Tensor, count: int) -> Tensor:
     """
     residual = kernel.diagonal().clone()
     chosen = torch.zeros_like(residual, dtype=torch.bool)
-    directions = torch.zeros(count, len(kernel), dtype=kernel.dtype, device=kernel.device)
+    directions = kernel.new_zeros(count, len(kernel))
     picks: list[Tensor] = []
     for step in range(count):
         pick = _best(residual, chosen)

@@ -11,7 +11,7 @@ from torch import Tensor
 from swiftvlm_eval.models.adapter import DecoderPart, FamilyAdapter
 from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.models.tower import TowerView
-from swiftvlm_eval.pruning.arrangement import OneRun
+from swiftvlm_eval.pruning.arrangement import Apart, Run
 from swiftvlm_eval.pruning.contract import PruningMethod, Signals
 from swiftvlm_eval.pruning.layer_attention import LayerAttention
 from swiftvlm_eval.pruning.layer_rows import LayerRows, ModuleIO
@@ -51,9 +51,9 @@ class Sources:
         module_io: reads given rows of the modules of that layer; None unless they are captured.
         layout: the sample's layout.
         vision: the tower's view.
-        question: the user's question; None where nobody gave it.
+        question: gives the user's question; None where nobody gave it.
         decoder: gives rotations and the final norm.
-        seed: of this sample.
+        seed: gives that of this sample.
     """
 
     rows: SampleRows
@@ -65,7 +65,7 @@ class Sources:
     decoder: DecoderPart
     layout: Callable[[], VisualLayout]
     vision: Callable[[], TowerView]
-    question: str | None
+    question: Callable[[], str | None]
     seed: Callable[[], int]
 
 
@@ -114,7 +114,7 @@ class SampleSignals(Signals):
 
     def _asking(self, queries: Tensor | None) -> Tensor | int:
         """Text rows as rows of the sequence; those at its end as how many these are. None is the last one."""
-        ends = isinstance(self.sources.rows.arrangement, OneRun)
+        ends = isinstance(self.sources.rows.arrangement, Run)
         if queries is None:
             return 1 if ends else self.sources.rows.text[-1:]
         if ends and queries is self.__dict__.get("question_rows"):
@@ -169,11 +169,26 @@ class SampleSignals(Signals):
     @property
     def question_text(self) -> str:
         """See `Signals.question_text`."""
-        if self.sources.question is None:
+        question = self.sources.question()
+        if question is None:
             raise ValueError("question_text: nobody gave the questions; set `session.questions` before the prefill")
-        return self.sources.question
+        return question
 
     @cached_property
     def generator(self) -> torch.Generator:
         """See `Signals.generator`."""
         return torch.Generator().manual_seed(self.sources.seed())
+
+
+@dataclass
+class PaddedSignals(SampleSignals):
+    """Those of samples that differ in how much text they have, shown in one go."""
+
+    @property  # type: ignore[misc]
+    def num_question(self) -> int:  # type: ignore[override]
+        """Differs from sample to sample."""
+        raise Apart("num_question")
+
+    @num_question.setter
+    def num_question(self, given: int) -> None:
+        """The field of `Signals`."""

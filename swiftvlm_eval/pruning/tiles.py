@@ -10,6 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -125,10 +126,11 @@ def keep_patches(signals: Signals, patches: Sequence[Tensor]) -> RowEdit:
 
 def instead(signals: Signals, images: Sequence[Tensor]) -> RowEdit:
     """The edit that puts rows of no patch, [n, hidden_size] for each image, in the place where the image begins."""
-    starts = [int((signals.layout.image == number).nonzero()[0, 0]) for number in range(len(images))]
+    _, starts = _whereabouts(signals.layout, signals.places.device)
     places = [signals.places[start].expand(len(rows)) for start, rows in zip(starts, images, strict=True)]
     states = torch.cat([*images])
-    return RowEdit(states, signals.index.new_full((len(states),), -1), torch.cat(places))
+    edit = RowEdit(states, signals.index.new_full((len(states),), -1), torch.cat(places))
+    return edit.sure("ascending", whole=True)
 
 
 def assemble(signals: Signals, tiles: Sequence[TileRows], projected: bool = False) -> RowEdit:
@@ -139,21 +141,33 @@ def assemble(signals: Signals, tiles: Sequence[TileRows], projected: bool = Fals
         tiles: what stays of each tile.
         projected: whether the rows have gone through the projector.
     """
-    layout, device = signals.layout, tiles[0].states.device
-    number = torch.full((layout.num_tiles, layout.side**2 + 1), -1)  # the last column answers for -1
-    shown = ~layout.newline
-    number[layout.tile[shown], layout.patch[shown]] = shown.nonzero()[:, 0]
-    number = number.to(device)
+    layout = signals.layout
+    number, starts = _whereabouts(layout, tiles[0].states.device)
     states, index, places, first = [], [], [], 0
     for image, count in enumerate(layout.tiles_per_image):
-        start = signals.places[int((layout.image == image).nonzero()[0, 0])]
+        start = signals.places[starts[image]]
         for tile, patch, rows in _in_sequence(tiles[first : first + count], layout.tilings[image], layout.side):
             states.append(rows)
             index.append(number[first + tile, patch])
             places.append(start.expand(len(rows)))
         first += count
     whole = torch.cat(states)
-    return RowEdit(whole if projected else signals.vision.project(whole), torch.cat(index), torch.cat(places))
+    edit = RowEdit(whole if projected else signals.vision.project(whole), torch.cat(index), torch.cat(places))
+    return edit.sure("ascending", whole=True)
+
+
+@lru_cache(maxsize=64)
+def _whereabouts(layout: VisualLayout, device: torch.device) -> tuple[Tensor, list[int]]:
+    """int64, [T, P + 1], the token of every patch, -1 where none shows it; and each image's first token.
+
+    The last column answers for patch -1. Shared by all samples of a layout, so not to be written to.
+    """
+    with torch.inference_mode(False):
+        number = torch.full((layout.num_tiles, layout.side**2 + 1), -1)
+        shown = ~layout.newline
+        number[layout.tile[shown], layout.patch[shown]] = shown.nonzero()[:, 0]
+        images = range(len(layout.tilings))
+        return number.to(device), [int((layout.image == image).nonzero()[0, 0]) for image in images]
 
 
 def _in_sequence(

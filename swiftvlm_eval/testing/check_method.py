@@ -18,9 +18,10 @@ def check_method(
     """Runs a method on tiny random models and compares it with the stock model and with itself.
 
     Keep-all equals the stock model; executed rows equal the plan; caches hold these rows; a batch answers as its
-    samples do; eager and sdpa choose alike; the model is itself afterwards; only a method that declares so draws;
-    half precision, several images, text alone, a second turn and beams work. It takes about a minute on one core and
-    says nothing about what the method selects: write a slow version of it for that, and compare.
+    samples do, and in one go if the method is declared `vectorized`; eager and sdpa choose alike; the model is itself
+    afterwards; only a method that declares so draws; half precision, several images, text alone, a second turn and
+    beams work. It takes about a minute on one core and says nothing about what the method selects: write a slow
+    version of it for that, and compare.
 
     Args:
         method: the class, or what `method=` takes: a name, `path/to/file.py:ClassName`, `package.module:ClassName`.

@@ -179,6 +179,18 @@ def a_batch_answers_as_its_samples(subject: Subject) -> None:
                 assert_close(whole[number], part[0], atol=2e-4, rtol=2e-4)
 
 
+def a_vectorized_method_is_asked_in_one_go(subject: Subject) -> None:
+    """Where samples are alike, a method that declares itself `vectorized` never needs them one by one."""
+    for family in FAMILIES:
+        model, processor = model_for(family)
+        images = [make_image(*SIZES[0], seed=number) for number in range(2)]
+        inputs = processor(images=images, text=[PROMPTS[0]] * 2, padding=True, return_tensors="pt")
+        with prune(model, subject.method, budget=BUDGET) as session:
+            generate(model, inputs, 1)
+            found = [boundary for boundary, with_padding in session.asked_alone if not with_padding]
+        require(not found, f"declared vectorized, but at boundary {found} on {family} one sample is asked at a time")
+
+
 def eager_and_sdpa_choose_the_same(subject: Subject) -> None:
     """The attention kernel of the model changes no choice."""
     found = []
@@ -311,6 +323,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     kept_indices_are_unique,
     cache_holds_the_rows_of_each_layer,
     a_batch_answers_as_its_samples,
+    a_vectorized_method_is_asked_in_one_go,
     eager_and_sdpa_choose_the_same,
     the_model_is_itself_afterwards,
     only_a_method_that_draws_depends_on_the_seed,

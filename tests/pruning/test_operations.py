@@ -15,12 +15,20 @@ from swiftvlm_eval.pruning import engine, merging, rows
 from swiftvlm_eval.pruning.arrangement import OneRun
 from swiftvlm_eval.pruning.contract import RowEdit
 from swiftvlm_eval.pruning.merging import density_peak_clusters, distances
-from swiftvlm_eval.pruning.rows import SampleRows, apply_edit, initial_rows
+from swiftvlm_eval.pruning.rows import apply_edit, apply_edits, initial_rows
 from swiftvlm_eval.pruning.scores import rank_of_rows
 from swiftvlm_eval.testing.greedy import generate
-from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava
+from swiftvlm_eval.testing.tiny_models import SYSTEM, make_image, tiny_llava
 
-MOST = {"vanilla": 0, "fastv": 25, "pdrop": 90, "sparsevlm": 150, "sparsevlm_plus": 125, "swiftvlm": 150}
+MOST = {
+    "vanilla": 0,
+    "fastv": 25,
+    "pdrop": 90,
+    "sparsevlm": 150,
+    "sparsevlm_plus": 125,
+    "swiftvlm": 150,
+    "visionzip": 60,
+}
 """Method -> operations beyond the stock model at 32 layers."""
 SIDE = 24
 
@@ -46,8 +54,8 @@ def prefill(name: str | None, batch: int = 1) -> Counted:
 
 
 @cache
-def stock() -> Counted:
-    return prefill(None)
+def stock(batch: int = 1) -> Counted:
+    return prefill(None, batch)
 
 
 @pytest.mark.parametrize("name", MOST)
@@ -86,26 +94,36 @@ def test_the_counter_sees_operations_and_waits() -> None:
     assert found.waits.total() == 1, "what is on the host may be read there"
 
 
+@pytest.mark.parametrize("name", MOST)
+def test_a_batch_of_eight_takes_hardly_more_operations_than_one_sample(name: str) -> None:
+    alone, together = (prefill(name, batch).operations.total() for batch in (1, 8))
+    beyond = alone - stock().operations.total(), together - stock(8).operations.total()
+    assert beyond[1] <= max(1.5 * beyond[0], beyond[0] + 5)
+    assert prefill(name, 8).waits.total() <= stock(8).waits.total()
+
+
 @pytest.mark.parametrize("name", method_names())
 def test_the_short_way_of_an_edit_equals_sorting_all_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, processor = tiny_llava(grid=12)
-    inputs = make_inputs(processor, make_image(150, 110))
+    images = [make_image(150, 110), make_image(90, 160, seed=1)]
+    prompts = [f"{SYSTEM}USER: <image>\n{question} ASSISTANT:" for question in ("Red?", "What is in the picture?")]
+    inputs = processor(images=images, text=prompts, padding=True, return_tensors="pt")
     short: list[bool] = []
 
-    def both(sample: SampleRows, states: torch.Tensor, edit: RowEdit, renumber: bool) -> Any:
-        found, after = apply_edit(sample, states, edit, renumber)
-        expected, expected_after = rows._sorted_anew(sample, states, edit, renumber)
-        short.append(isinstance(found.arrangement, OneRun))
-        for attribute in ("places", "position_ids", "text", "visual", "index"):
-            assert torch.equal(getattr(found, attribute), getattr(expected, attribute)), attribute
-        assert torch.equal(after, expected_after)
-        return found, after
+    def both(samples: Any, states: Any, edits: Any, renumber: Any) -> Any:
+        found, pieces = apply_edits(samples, states, edits, renumber)
+        for sample, own, edit, anew, new, parts in zip(samples, states, edits, renumber, found, pieces, strict=True):
+            expected, after = rows._sorted_anew(sample, own, edit, anew)
+            short.append(isinstance(new.arrangement, OneRun))
+            for attribute in ("places", "position_ids", "text", "visual", "index"):
+                assert torch.equal(getattr(new, attribute), getattr(expected, attribute)), attribute
+            assert torch.equal(torch.cat([*parts]), after)
+        return found, pieces
 
-    monkeypatch.setattr(engine, "apply_edit", both)
+    monkeypatch.setattr(engine, "apply_edits", both)
     with prune(model, make_method(name), budget=1 if name == "vanilla" else 1 / 3):
         generate(model, inputs, 1)
-    if name in MOST:
-        assert all(short)
+    assert all(short)
 
 
 @pytest.mark.parametrize("ragged", [False, True])

@@ -63,12 +63,12 @@ class ApET(PruningMethod):
             generator = signals.generator if signals.carry is None else signals.carry
         if signals.stage.boundary > 0:
             kept, states = self._reduced(signals.states, signals.stage.kept, generator, raster=False)
-            return RowEdit(states, signals.index[kept], signals.places[kept])
+            return RowEdit(states, signals.index[kept], signals.places[kept]).sure("ascending", whole=True)
         if signals.stage.kept >= signals.num_visual:
             return signals.keep_all(generator)
         inputs = zip(signals.vision.features[:, 1:], tile_counts(signals), strict=True)
         tiles = [TileRows(*self._reduced(rows, count, generator, raster=True)) for rows, count in inputs]
-        return replace(assemble(signals, tiles), carry=generator)
+        return replace(assemble(signals, tiles), carry=generator).sure("ascending", whole=True)
 
     def _reduced(self, states: Tensor, count: int, generator: Any, raster: bool) -> tuple[Tensor, Tensor]:
         """Numbers of the `count` rows that stay, ascending, and what they have become."""

@@ -42,6 +42,7 @@ class CDPruner(PruningMethod):
     code: ClassVar[str] = "Theia-4869/CDPruner, Apache-2.0"
     caveat: ClassVar[str] = "without its text condition: the paper's ablation, not its full method"
     summary: ClassVar[str] = "before the decoder: the patches that span the largest volume; the paper's ablation"
+    vectorized: ClassVar[bool] = True
     position_rule: ClassVar[PositionRule] = "compact"
     needs: ClassVar[frozenset[Need]] = frozenset({"patch_features"})
     default_layers: ClassVar[tuple[int, ...]] = (0,)
@@ -59,7 +60,9 @@ class CDPruner(PruningMethod):
             weights = relevance(rows, signals.text_states[signals.question_rows])
         tiles = []
         for own, weight, count in zip(rows, weights, counts, strict=True):
-            kernel = weight[:, None] * cosines(own).fill_diagonal_(1) * weight
+            alike = cosines(own)
+            alike.diagonal().fill_(1)
+            kernel = weight[:, None] * alike * weight
             kept = greedy_volume(kernel, count).sort().values
             tiles.append(TileRows(kept, own[kept]))
         return assemble(signals, tiles, projected=True)

@@ -42,6 +42,7 @@ class DART(PruningMethod):
     title: ClassVar[str] = "DART"
     source: ClassVar[str] = "arXiv 2502.11494"
     summary: ClassVar[str] = "after layer 2: eight pivots by key norm, and the rows least like them"
+    vectorized: ClassVar[bool] = True
     code: ClassVar[str] = "copy in Chenfei-Liao/VTC-Bench, Apache-2.0"
     needs: ClassVar = frozenset({"layer_keys"})
     looks_back: ClassVar[bool] = True

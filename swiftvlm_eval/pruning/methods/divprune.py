@@ -30,6 +30,7 @@ class DivPrune(PruningMethod):
     source: ClassVar[str] = "arXiv 2503.02175"
     code: ClassVar[str] = "vbdi/divprune"
     summary: ClassVar[str] = "before the decoder: the rows farthest from each other, without attention"
+    vectorized: ClassVar[bool] = True
     position_rule: ClassVar[PositionRule] = "compact"
     default_layers: ClassVar[tuple[int, ...]] = (0,)
     presets: ClassVar = {count / 576: kept_shares(count) for count in (64, 128, 192)}
@@ -40,8 +41,9 @@ class DivPrune(PruningMethod):
         if count >= len(signals.index):
             return signals.keep_all()
         distance = 1 - cosines(signals.states)
-        to_others = distance.clone().fill_diagonal_(torch.inf).min(dim=1).values
-        first = to_others.nan_to_num(nan=-torch.inf).argmax()
+        to_others = distance.clone()
+        to_others.diagonal().fill_(torch.inf)
+        first = to_others.amin(dim=1).nan_to_num(nan=-torch.inf).argmax()
         picks = greedy_maxmin(lambda pick: row_of(distance, pick), first, count)
         return signals.keep(picks.sort().values)
 

@@ -44,6 +44,7 @@ class Duet(PruningMethod):
     title: ClassVar[str] = "DUET-VLM"
     source: ClassVar[str] = "arXiv 2602.18846"
     summary: ClassVar[str] = "CLS attention and merging in score order, then halved and emptied inside the decoder"
+    vectorized: ClassVar[bool] = True
     code: ClassVar[str] = "AMD-AGI/DUET-VLM, Apache-2.0"
     position_rule: ClassVar[PositionRule] = "compact"
     needs: ClassVar = frozenset({"cls_attention", "patch_features", "patch_keys"})
@@ -90,8 +91,7 @@ class Duet(PruningMethod):
             return signals.keep(top_k(signals.attention(queries=queries).mean(dim=(0, 1)), stage.kept))
         if stage.kept >= signals.num_visual:
             return signals.keep_all()
-        tiles = signals.layout.num_tiles
-        if stage.kept < tiles:
+        if stage.kept < (tiles := signals.layout.num_tiles):
             raise BudgetError(f"{stage.kept} dominant rows: CLS of {tiles} encoder inputs needs one each")
         shares = zip(spread(stage.kept, tiles), spread(stage.merged, tiles), strict=True)
         return assemble(signals, [self._tile(signals, tile, *share) for tile, share in enumerate(shares)])

@@ -36,6 +36,7 @@ class FasterVLM(PatchSelector):
     source: ClassVar[str] = "arXiv 2412.01818"
     code: ClassVar[str] = "Theia-4869/FasterVLM, Apache-2.0"
     summary: ClassVar[str] = "before the decoder: the patches that the class token attends to most"
+    vectorized: ClassVar[bool] = True
     presets: ClassVar = {count / 576: kept_shares(count) for count in (64, 128, 192)}
 
     positions: PositionRule = "compact"

@@ -30,6 +30,7 @@ class FastV(PruningMethod):
     title: ClassVar[str] = "FastV"
     source: ClassVar[str] = "arXiv 2403.06764"
     summary: ClassVar[str] = "one cut after layer 2 by the last token's attention"
+    vectorized: ClassVar[bool] = True
     scored_by: ClassVar[ScoreLayer] = "previous"
     default_layers: ClassVar[tuple[int, ...]] = (2,)
     paper_presets: ClassVar = {128 / 576: ((97 / 576, 0.0),), 192 / 576: ((166 / 576, 0.0),)}

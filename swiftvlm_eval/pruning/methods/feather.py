@@ -44,6 +44,7 @@ class Feather(PruningMethod):
     title: ClassVar[str] = "FEATHER"
     source: ClassVar[str] = "arXiv 2412.13180"
     summary: ClassVar[str] = "two stages by rotation-free attention, with a uniform grid in the first"
+    vectorized: ClassVar[bool] = True
     scored_by: ClassVar[ScoreLayer] = "previous"
     presets: ClassVar = {
         64 / 576: ((48 / 576, 0.0), (14 / 576, 0.0)),
@@ -87,8 +88,7 @@ class Feather(PruningMethod):
 
     def select(self, signals: Signals) -> RowEdit:
         """Scores without rotation; keeps grid and best in the first stage, the best in the second."""
-        scores = signals.attention(rope=False, scope="visual").mean(dim=0)[0]
-        count = len(signals.index)
+        scores, count = signals.attention(rope=False, scope="visual").mean(dim=0)[0], len(signals.index)
         if signals.stage.last:
             adaptive = self.adaptive and signals.stage.kept < count
             second = max(1, int(count * self.keep_ratio**2)) if adaptive else signals.stage.kept

@@ -41,6 +41,7 @@ class HiPrune(PruningMethod):
     source: ClassVar[str] = "arXiv 2508.00553"
     code: ClassVar[str] = "Danielement321/HiPrune, MIT"
     summary: ClassVar[str] = "before the decoder: a middle layer's best with neighbours, a deep layer's best"
+    vectorized: ClassVar[bool] = True
     position_rule: ClassVar[PositionRule] = "compact"
     needs: ClassVar = frozenset({"patch_features", "patch_keys", "tower_states"})
     default_layers: ClassVar[tuple[int, ...]] = (0,)

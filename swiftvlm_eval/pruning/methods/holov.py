@@ -41,6 +41,7 @@ class HoloV(PruningMethod):
     source: ClassVar[str] = "arXiv 2510.02912"
     code: ClassVar[str] = "obananas/HoloV, Apache-2.0"
     summary: ClassVar[str] = "before the decoder: class-token attention, with a quota for each of 16 bands"
+    vectorized: ClassVar[bool] = True
     position_rule: ClassVar[PositionRule] = "compact"
     needs: ClassVar = frozenset({"cls_attention"})
     default_layers: ClassVar[tuple[int, ...]] = (0,)

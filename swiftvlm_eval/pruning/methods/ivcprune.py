@@ -51,6 +51,7 @@ class IVCPrune(PruningMethod):
     source: ClassVar[str] = "arXiv 2602.03060"
     caveat: ClassVar[str] = "after layer 2, where its authors prune another model: their LLaVA setting meets no budget"
     summary: ClassVar[str] = "rotary coordinates and value similarity; earlier caches forget what is dropped"
+    vectorized: ClassVar[bool] = True
     code: ClassVar[str] = "FireRedTeam/IVC-Prune, no licence file"
     needs: ClassVar = frozenset({"layer_values"})
     looks_back: ClassVar[bool] = True
@@ -100,8 +101,9 @@ class IVCPrune(PruningMethod):
         first = torch.cat([seeded, *(top_k(part.mean(dim=1), coordinates) for part in signals.rotation)])
         if self.adaptive:
             kept = torch.cat([first, top_k(scores, round(0.2 * live))]).unique()
-            return replace(signals.keep(kept), evict_from=1)
-        return replace(signals.keep(top_k(scores.index_fill(0, first, torch.inf), count)), evict_from=0)
+            return replace(signals.keep(kept), evict_from=1).sure("ascending", whole=True)
+        kept = top_k(scores.index_fill(0, first, torch.inf), count)
+        return replace(signals.keep(kept), evict_from=0).sure("ascending", whole=True)
 
     def work(self, prompt: PromptWork) -> Work:
         """Question and seeds compared with what is under the softmax."""

@@ -44,6 +44,7 @@ class Nuwa(PruningMethod):
     title: ClassVar[str] = "Nüwa"
     source: ClassVar[str] = "arXiv 2602.02951"
     summary: ClassVar[str] = "anchors of 2 x 2 cells gather their surroundings; last token's attention after layer 16"
+    vectorized: ClassVar[bool] = True
     code: ClassVar[str] = "Man-PaperRejected/Nuwa, Apache-2.0"
     position_rule: ClassVar[PositionRule] = "keep"
     needs: ClassVar = frozenset({"cls_attention", "patch_features", "tower_states"})
@@ -79,7 +80,7 @@ class Nuwa(PruningMethod):
                 states[own] = torch.where(scores[anchors, None] >= limit, states[own], rows)
                 chosen.append(own)
         order = torch.cat(chosen).sort().values
-        return RowEdit(states[order], signals.index[order], signals.places[order])
+        return RowEdit(states[order], signals.index[order], signals.places[order]).sure("among", whole=True)
 
     @staticmethod
     def _unit_states(signals: Signals) -> Tensor:

@@ -38,6 +38,7 @@ class PDrop(PruningMethod):
     title: ClassVar[str] = "PDrop"
     source: ClassVar[str] = "arXiv 2410.17247"
     summary: ClassVar[str] = "three stages by the next layer's attention, positions renumbered"
+    vectorized: ClassVar[bool] = True
     scored_by: ClassVar[ScoreLayer] = "next"
     presets: ClassVar = {64 / 576: geometric(0.19), 128 / 576: geometric(0.5), 192 / 576: geometric(0.25)}
 

@@ -43,6 +43,7 @@ class PruMerge(PruningMethod):
     source: ClassVar[str] = "arXiv 2403.15388"
     code: ClassVar[str] = "42Shawn/LLaVA-PruMerge"
     summary: ClassVar[str] = "before the decoder: CLS attention, and every kept patch takes up its neighbours"
+    vectorized: ClassVar[bool] = True
     position_rule: ClassVar[PositionRule] = "compact"
     needs: ClassVar[frozenset[Need]] = frozenset({"cls_attention", "patch_features", "patch_keys"})
     default_layers: ClassVar[tuple[int, ...]] = (0,)
@@ -89,7 +90,7 @@ class PruMerge(PruningMethod):
             tiles.append(TileRows(centres.masked_fill(repeated, -1), states.to(features.dtype)))
             rest = rest + left
         tiles[-1] = replace(tiles[-1], after=rest[None].to(tiles[-1].states.dtype))
-        return replace(assemble(signals, tiles), made=1)
+        return replace(assemble(signals, tiles), made=1).sure("ascending", whole=True)
 
     def centres(self, signals: Signals, attention: Tensor) -> Sequence[Tensor]:
         """int64, [m] of each tile: the patches that stay, by falling attention, [T, P]."""

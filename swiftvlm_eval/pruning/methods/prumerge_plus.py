@@ -40,6 +40,7 @@ class PruMergePlus(PruMerge):
     name: ClassVar[str] = "prumerge_plus"
     title: ClassVar[str] = "PruMerge+"
     summary: ClassVar[str] = "PruMerge with a uniform sample of patches beside the best ones"
+    vectorized: ClassVar[bool] = True
     presets: ClassVar = {}
     paper_presets: ClassVar = {64 / 576: kept_shares(64), 128 / 576: kept_shares(128), 192 / 576: kept_shares(192)}
     expected_share: ClassVar[float] = 1 / 4

@@ -39,6 +39,7 @@ class SCOPE(PatchSelector):
     source: ClassVar[str] = "arXiv 2510.24214"
     code: ClassVar[str] = "kinredon/SCOPE, no licence file (its metadata says Apache-2.0)"
     summary: ClassVar[str] = "before the decoder: patches that cover the others, by class-token attention"
+    vectorized: ClassVar[bool] = True
     presets: ClassVar = {count / 576: kept_shares(count) for count in (64, 128, 192)}
 
     alpha: Annotated[float, Field(ge=0)] = 1.0

@@ -41,6 +41,7 @@ class SCoRe(PatchSelector):
     code: ClassVar[str] = "none published"
     caveat: ClassVar[str] = "formula known at second hand only, not from the paper or its authors' code"
     summary: ClassVar[str] = "before the decoder: distance weighted by class-token attention (at second hand)"
+    vectorized: ClassVar[bool] = True
     presets: ClassVar = {count / 576: kept_shares(count) for count in (64, 128, 192)}
 
     alpha: Annotated[float, Field(ge=0)] = 0.8

@@ -41,6 +41,7 @@ class SparseVLM(RatedByQuestion, PruningMethod):
     title: ClassVar[str] = "SparseVLM"
     source: ClassVar[str] = "arXiv 2410.04417"
     summary: ClassVar[str] = "three stages by the attention of relevant text rows, with recycling"
+    vectorized: ClassVar[bool] = True
     position_rule: ClassVar[PositionRule] = "compact"
     scored_by: ClassVar[ScoreLayer] = "previous"
     default_layers: ClassVar[tuple[int, ...]] = (3, 7, 16)

@@ -31,6 +31,7 @@ class SparseVLMPlus(RatedByQuestion, PruningMethod):
     title: ClassVar[str] = "SparseVLM+"
     source: ClassVar[str] = "arXiv 2410.04417"
     summary: ClassVar[str] = "SparseVLM with position-free scores, no recycling, positions kept"
+    vectorized: ClassVar[bool] = True
     scored_by: ClassVar[ScoreLayer] = "previous"
     default_layers: ClassVar[tuple[int, ...]] = (3, 7, 16)
     presets: ClassVar = {

@@ -39,6 +39,7 @@ class SwiftVLM(PruningMethod):
     title: ClassVar[str] = "SwiftVLM"
     source: ClassVar[str] = "arXiv 2602.03134"
     summary: ClassVar[str] = "three stages; dropped tokens bypass the layers in between and may return"
+    vectorized: ClassVar[bool] = True
     scored_by: ClassVar[tuple[ScoreLayer, ...]] = ("previous", "next", "next")
     default_layers: ClassVar[tuple[int, ...]] = (3, 10, 14)  # section 3.3: after layer 3, before layers 11 and 15
     counts_merged: ClassVar[tuple[bool, ...]] = (True, True, False)

@@ -81,6 +81,7 @@ class ToMe(PruningMethod):
     title: ClassVar[str] = "ToMe"
     source: ClassVar[str] = "arXiv 2210.09461"
     summary: ClassVar[str] = "merges the most alike rows in every layer of the vision tower"
+    vectorized: ClassVar[bool] = True
     code: ClassVar[str] = "facebookresearch/ToMe, CC BY-NC 4.0"
     position_rule: ClassVar[PositionRule] = "compact"
     needs: ClassVar = frozenset({"patch_features", "tower_rows"})

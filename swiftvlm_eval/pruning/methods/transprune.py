@@ -57,6 +57,7 @@ class TransPrune(PruningMethod):
     title: ClassVar[str] = "TransPrune"
     source: ClassVar[str] = "arXiv 2507.20630"
     summary: ClassVar[str] = "three stages by what six layers do to each row, and by the question's attention"
+    vectorized: ClassVar[bool] = True
     code: ClassVar[str] = "liaolea/TransPrune, MIT"
     position_rule: ClassVar[PositionRule] = "compact"
     needs: ClassVar = frozenset({"module_io"})

@@ -27,6 +27,7 @@ class V2Drop(PruningMethod):
     title: ClassVar[str] = "V2Drop"
     source: ClassVar[str] = "arXiv 2509.01552"
     summary: ClassVar[str] = "three stages by how much the layer just run changed each row"
+    vectorized: ClassVar[bool] = True
     code: ClassVar[str] = "xuyang-liu16/V2Drop, licence unknown"
     looks_back: ClassVar[bool] = True
     default_layers: ClassVar[tuple[int, ...]] = (3, 17, 22)

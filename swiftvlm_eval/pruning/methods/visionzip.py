@@ -34,6 +34,7 @@ class VisionZip(PruningMethod):
     title: ClassVar[str] = "VisionZip"
     source: ClassVar[str] = "arXiv 2412.04467"
     summary: ClassVar[str] = "before the decoder: CLS attention, and key-similarity merging of the rest"
+    vectorized: ClassVar[bool] = True
     position_rule: ClassVar[PositionRule] = "compact"
     needs: ClassVar = frozenset({"cls_attention", "patch_features", "patch_keys"})
     default_layers: ClassVar[tuple[int, ...]] = (0,)

@@ -44,6 +44,7 @@ class VisPruner(PatchSelector):
     source: ClassVar[str] = "arXiv 2412.01818"
     code: ClassVar[str] = "Theia-4869/VisPruner"
     summary: ClassVar[str] = "before the decoder: half by class-token attention, half by unlikeness"
+    vectorized: ClassVar[bool] = True
     presets: ClassVar = {count / 576: kept_shares(count) for count in (64, 128, 192)}
 
     important_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5

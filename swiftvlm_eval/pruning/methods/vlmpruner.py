@@ -91,7 +91,7 @@ class VLMPruner(PruningMethod):
         own = states[kept]
         blended = (1 - self.blend) * own + self.blend * (weights.T / sums.clamp(min=1e-8)) @ states[dropped]
         rows = torch.where(sums > 0, blended, own).to(signals.states.dtype)
-        return RowEdit(rows, signals.index[kept], signals.places[kept])
+        return RowEdit(rows, signals.index[kept], signals.places[kept]).sure("ascending", whole=True)
 
     def work(self, prompt: PromptWork) -> Work:
         """All pairs of rows, and the means of what is dropped."""

@@ -44,6 +44,7 @@ class VScan(PruningMethod):
     source: ClassVar[str] = "arXiv 2505.22654"
     code: ClassVar[str] = "Tencent/SelfEvolvingAgent, MIT"
     summary: ClassVar[str] = "windows and whole image by CLS attention, merging, then a cut inside the decoder"
+    vectorized: ClassVar[bool] = True
     position_rule: ClassVar[PositionRule] = "compact"
     needs: ClassVar[frozenset[Need]] = frozenset({"cls_attention", "patch_features", "tower_states"})
     scored_by: ClassVar[tuple[ScoreLayer | None, ...]] = (None, "next")
