@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from command_line import run
 from small_sweeps import files
 from tiny_checkpoint import save
 
@@ -44,16 +46,8 @@ def test_two_processes_of_accelerate_leave_the_records_of_one(tmp_path: Path) ->
     folder = save(tmp_path / "tiny", grid=4, layers=12)
     command = ["sweep", "--model", str(folder), "--device", "cpu", "--dtype", "float32", "--tasks", "demo_gqa"]
     command += ["--methods", "vanilla,random,fastv", "--budgets", "1/2,0.01", "--limit", "3"]
-    # a process of its own, as the two are: an earlier test may have left another number of threads in this one
-    alone = subprocess.run(
-        [sys.executable, "-m", "swiftvlm_eval.cli", *command, "--out", str(tmp_path / "one")],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, **SETTINGS, "COLUMNS": "200"},
-        timeout=800,
-    )
-    status, output = alone.returncode, alone.stdout
+    torch.set_num_threads(1)  # as the two have; an earlier test may have left another number
+    status, output, _ = run(*command, "--out", str(tmp_path / "one"))
     # one token of 16 is out of reach
     assert status == 1 and output.count(" done") == 3 and output.count(" refused: ") == 2
 
