@@ -22,6 +22,6 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-def pytest_unconfigure() -> None:
-    """The interpreter ends as ever: extensions report what is never freed."""
+def pytest_sessionfinish() -> None:
+    """The interpreter ends as ever."""
     gc.unfreeze()
