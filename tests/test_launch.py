@@ -73,9 +73,12 @@ def check(run: Run, model: str, method: str, limit: int, visual_tokens: int, bud
             assert executed == pytest.approx(visual_tokens * budget, abs=0.5)
 
 
-def test_our_command_with_a_preset(tmp_path: Path) -> None:
-    run = launch([str(BIN / "lmms_eval")], "fastv_llava", "pretrained=demo,device=cpu", 2, tmp_path)
-    check(run, "fastv_llava", "fastv", 2, 144)
+def test_python_m_starts_the_command_of_lmms_eval(tmp_path: Path) -> None:
+    """What the two of ours run is the same function, which the next tests run whole."""
+    starts = ([sys.executable, "-m", "swiftvlm_eval"], [str(BIN / "lmms_eval")], [str(BIN / "lmms-eval")])
+    said = [subprocess.run([*start, "--help"], capture_output=True, text=True, cwd=tmp_path) for start in starts]
+    assert [each.returncode for each in said] == [0, 0, 0]
+    assert said[0].stdout == said[1].stdout == said[2].stdout and "Run model evaluation" in said[0].stdout
 
 
 def test_lmms_evals_command_with_a_method_of_ones_own(tmp_path: Path) -> None:
@@ -89,12 +92,12 @@ def test_lmms_evals_command_with_a_method_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_one_process_and_two(folder: Path, tmp_path: Path) -> None:
-    """`python -m swiftvlm_eval` alone and lmms-eval under `accelerate launch` on two processes: the same answers."""
+    """Our `lmms_eval` alone and lmms-eval under `accelerate launch` on two processes: the same answers."""
     arguments = f"pretrained={folder},device=cpu,dtype=float32"
     one_folder, two_folder = tmp_path / "one", tmp_path / "two"
     one_folder.mkdir()
     two_folder.mkdir()
-    one = launch([sys.executable, "-m", "swiftvlm_eval"], "random_llava", arguments, LIMIT, one_folder)
+    one = launch([str(BIN / "lmms_eval")], "random_llava", arguments, LIMIT, one_folder)
     check(one, "random_llava", "random", LIMIT, 16)
 
     with socket.socket() as free:
