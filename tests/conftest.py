@@ -14,8 +14,8 @@ for name in ("COLUMNS", "LINES"):
 gc.disable()
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
     """What is there stays there, unseen; garbage of the tests is collected as ever."""
     gc.collect()
     gc.freeze()
