@@ -8,7 +8,10 @@ else may be left.
 """
 
 import argparse
+import contextlib
+import gc
 import gzip
+import importlib
 import json
 import os
 import random
@@ -23,11 +26,16 @@ from typing import Any
 import torch
 from lmms_eval import evaluator  # noqa: F401  (imported once, before the workers are forked)
 from lmms_eval.tasks import TaskManager
+from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration, LlavaProcessor  # noqa: F401
 
+from swiftvlm_eval.lmms.model import PrunedModel  # noqa: F401
 from swiftvlm_eval.models.checkpoint import load_checkpoint
 from swiftvlm_eval.results import load_records
 from swiftvlm_eval.sweep import Sweep, make_grid, parse_methods
 from swiftvlm_eval.sweep.documents import Documents
+
+with contextlib.suppress(ImportError):  # lmms-eval tries it before every score
+    importlib.import_module("lmms_eval.tasks.amber_g.utils")
 
 TASKS = ["demo_gqa", "demo_pope"]
 OTHERS_ARE_AT_IT = 3
@@ -44,6 +52,7 @@ def sweep(out: Path, methods: str, limit: int) -> int:
 def start(out: Path, methods: str, limit: int) -> int:
     """Forks a worker; returns its process id."""
     sys.stdout.flush()
+    gc.freeze()  # a worker looks through its own objects alone; lmms-eval asks for it twice a run
     worker = os.fork()
     if worker:
         return worker

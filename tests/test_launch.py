@@ -15,6 +15,7 @@ from tiny_checkpoint import save
 from swiftvlm_eval.results import import_run
 
 BIN = Path(sys.executable).parent
+OWN_METHOD = Path(__file__).parents[1] / "examples" / "own_method" / "last_row.py"
 TASKS = {"demo_gqa": "exact_match", "demo_pope": "pope_accuracy"}
 LIMIT = 3  # odd: with two processes one of them repeats a document to keep step
 
@@ -58,7 +59,7 @@ def launch(command: list[str], model: str, arguments: str, limit: int, tmp_path:
     return Run(found[0], json.loads(found[0].read_text(encoding="utf-8")), samples)
 
 
-def check(run: Run, model: str, method: str, limit: int, visual_tokens: int) -> None:
+def check(run: Run, model: str, method: str, limit: int, visual_tokens: int, budget: float = 1 / 3) -> None:
     """The keys that a user of the results file reads; the budget is a third by default."""
     assert run.results["config"]["model"] == model
     for task, metric in TASKS.items():
@@ -69,25 +70,34 @@ def check(run: Run, model: str, method: str, limit: int, visual_tokens: int) -> 
         assert reports[0]["run"]["method"] == method
         for report in reports:
             executed = sum(count * layers for count, layers in report["rows_per_layer"]) / 12
-            assert executed == pytest.approx(visual_tokens / 3, abs=0.5)
+            assert executed == pytest.approx(visual_tokens * budget, abs=0.5)
 
 
-@pytest.mark.parametrize(
-    ("script", "model", "method", "options"),
-    [("lmms-eval", "swiftvlm_llava", "fastv", ",method=fastv"), ("lmms_eval", "fastv_llava", "fastv", "")],
-)
-def test_the_commands(script: str, model: str, method: str, options: str, tmp_path: Path) -> None:
-    run = launch([str(BIN / script)], model, f"pretrained=demo,device=cpu{options}", 2, tmp_path)
-    check(run, model, method, 2, 144)
+def test_python_m_starts_the_command_of_lmms_eval(tmp_path: Path) -> None:
+    """What the two of ours run is the same function, which the next tests run whole."""
+    starts = ([sys.executable, "-m", "swiftvlm_eval"], [str(BIN / "lmms_eval")], [str(BIN / "lmms-eval")])
+    said = [subprocess.run([*start, "--help"], capture_output=True, text=True, cwd=tmp_path) for start in starts]
+    assert [each.returncode for each in said] == [0, 0, 0]
+    assert said[0].stdout == said[1].stdout == said[2].stdout and "Run model evaluation" in said[0].stdout
+
+
+def test_lmms_evals_command_with_a_method_of_ones_own(tmp_path: Path) -> None:
+    arguments = f"pretrained=demo,device=cpu,budget=0.5,method={OWN_METHOD}:LastRow,heads=max,layers=3"
+    run = launch([str(BIN / "lmms-eval")], "swiftvlm_llava", arguments, 2, tmp_path)
+    check(run, "swiftvlm_llava", "last_row", 2, 144, 0.5)
+    record, _ = import_run(run.path)
+    assert record.method.name == "last_row" and record.method.options["layers"] == [3]
+    assert record.method.options["heads"] == "max"
+    assert len(record.method.source_sha256 or "") == 64
 
 
 def test_one_process_and_two(folder: Path, tmp_path: Path) -> None:
-    """`python -m swiftvlm_eval` alone and lmms-eval under `accelerate launch` on two processes: the same answers."""
+    """Our `lmms_eval` alone and lmms-eval under `accelerate launch` on two processes: the same answers."""
     arguments = f"pretrained={folder},device=cpu,dtype=float32"
     one_folder, two_folder = tmp_path / "one", tmp_path / "two"
     one_folder.mkdir()
     two_folder.mkdir()
-    one = launch([sys.executable, "-m", "swiftvlm_eval"], "random_llava", arguments, LIMIT, one_folder)
+    one = launch([str(BIN / "lmms_eval")], "random_llava", arguments, LIMIT, one_folder)
     check(one, "random_llava", "random", LIMIT, 16)
 
     with socket.socket() as free:

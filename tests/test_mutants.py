@@ -36,7 +36,13 @@ def test_watched():
 def test_endless():
     assert endless(3) == 0
 """
-TABLE = "groups:\n  - sources: [tool/**/*.py]\n    not: [page]\n    tests: [tests]\n"
+# What the plugins of pytest import takes seconds, and every mutant has its own run.
+TABLE = """preload: [hypothesis, trio.from_thread, _pytest.config]
+groups:
+  - sources: [tool/**/*.py]
+    not: [page]
+    tests: [tests]
+"""
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,14 +34,20 @@ def declared(requirements: Iterable[str]) -> set[str]:
 
 def imported(*folders: str) -> set[str]:
     own = {path.stem for folder in folders for path in (ROOT / folder).rglob("*")} | {"swiftvlm_eval"}
+    found = {name for folder in folders for name in imported_in(folder)}
+    return {distribution(name) for name in found - own - sys.stdlib_module_names}
+
+
+@cache
+def imported_in(folder: str) -> frozenset[str]:
     found: set[str] = set()
-    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+    for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 found |= {name.name.split(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 found.add((node.module or "").split(".")[0])
-    return {distribution(name) for name in found - own - sys.stdlib_module_names}
+    return frozenset(found)
 
 
 EXTRAS = PROJECT["optional-dependencies"]

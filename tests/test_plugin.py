@@ -6,9 +6,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
+from lmms_eval import tasks as lmms_tasks
 from lmms_eval.models import MODEL_REGISTRY_V2
 from lmms_eval.tasks import TaskManager, get_task_dict
 
@@ -16,6 +18,7 @@ from swiftvlm_eval import lmms, plugin
 from swiftvlm_eval.models import families
 from swiftvlm_eval.models.families import FAMILIES
 from swiftvlm_eval.pruning.registry import method_names
+from swiftvlm_eval.sweep.documents import task_index
 
 GROUPS = {
     "refcoco": "refcoco/_refcoco.yaml",
@@ -93,6 +96,36 @@ def test_other_models_keep_the_stock_meaning(model: Any) -> None:
     assert "lmms_eval/tasks/refcoco/" in found["refcoco"]
     # leaf tasks are open to any model
     assert all(found[leaf].startswith(str(plugin.TASK_FOLDER)) for leaf in (*LEAFS, *OFFICIAL))
+
+
+@pytest.mark.parametrize(
+    ("names", "whole"),
+    [
+        (["demo"], False),
+        (["demo_gqa", "refcoco", "textvqa", "swiftvlm_refcoco_val"], False),
+        (["paper_official", "refcoco_all_splits"], False),
+        (["gqa"], True),  # stock
+        (["demo", "paper_next"], True),  # a group of ours with stock tasks in it
+        (["demo", "no_such"], True),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, list) else "",
+)
+def test_the_stock_folder_is_read_where_a_name_leads_to_it(
+    names: list[str], whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock, read = str(Path(lmms_tasks.__file__).parent), TaskManager._get_task_and_group
+    folders: list[str] = []
+    monkeypatch.setattr(
+        TaskManager, "_get_task_and_group", lambda self, folder: folders.append(folder) or read(self, folder)
+    )
+    manager = task_index(names)
+    assert (f"{stock}/" in folders) == ("gqa" in manager.all_tasks) == whole
+    assert manager.model_name == "swiftvlm_llava" and ("no_such" in names) == bool(set(names) - set(manager.all_tasks))
+
+
+def test_a_name_of_ours_means_the_same_in_our_index_and_in_the_whole_one() -> None:
+    ours, everything = task_index(["demo"])._task_index, TaskManager(model_name="swiftvlm_llava")._task_index
+    assert len(ours) > 20 and ours.items() <= everything.items()
 
 
 def test_wrapping_twice_wraps_once() -> None:

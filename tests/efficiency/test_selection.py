@@ -2,6 +2,8 @@
 
 import math
 import random
+from contextlib import nullcontext
+from functools import cache
 from typing import Any
 
 import pytest
@@ -53,16 +55,34 @@ def beside_the_layers(counter: FlopCounterMode) -> int:
     return total // 2
 
 
-def counted(model: Any, inputs: Any, name: str, options: dict[str, Any]) -> tuple[int, Any, Any]:
-    """Counted operations beside the layers, what was declared for the executed rows, and the trace."""
+def executed(
+    model: Any, inputs: Any, name: str, options: dict[str, Any], counter: FlopCounterMode | None = None
+) -> tuple[Any, Any]:
+    """What was declared for the executed rows, and the trace."""
     method = make_method(name, options)
     with prune(model, method, budget=1 / 3) as session, torch.no_grad():
-        with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mv: of_matrix_and_vector}) as counter:
+        with counter or nullcontext():
             model(**inputs, use_cache=True, logits_to_keep=1)
         shape, tower = session.adapter.decoder.shape, session.adapter.tower.shape
         trace = session.traces[0]
-        items = selection_flops(method, executed_work(trace, tower), shape, tower)
+        return selection_flops(method, executed_work(trace, tower), shape, tower), trace
+
+
+def counted(family: str, name: str, options: dict[str, Any]) -> tuple[int, Any, Any]:
+    """Counted operations beside the layers, what was declared for the executed rows, and the trace."""
+    build = tiny_llava if family == "llava" else tiny_llava_next
+    model, processor = build(grid=12 if family == "llava" else 6, kv_heads=2, attn="eager")
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mv: of_matrix_and_vector})
+    items, trace = executed(model, make_inputs(processor, make_image(150, 110)), name, options, counter)
     return beside_the_layers(counter), items, trace
+
+
+@cache
+def unpruned(family: str) -> int:
+    """Counted operations beside the layers of the model as it is; the same for every method."""
+    found, items, _ = counted(family, "vanilla", {})
+    assert items == {}
+    return found
 
 
 @pytest.mark.parametrize("family", ["llava", "llava_next"])
@@ -71,9 +91,7 @@ def test_items_agree_with_torchs_counter(
     name: str, options: dict[str, Any], family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exactly: matrix products by the counter, which takes two per multiply-accumulate; distances by their calls."""
-    build = tiny_llava if family == "llava" else tiny_llava_next
-    model, processor = build(grid=12 if family == "llava" else 6, kv_heads=2, attn="eager")
-    inputs = make_inputs(processor, make_image(150, 110))
+    whole = unpruned(family)
     distances: list[int] = []
     stock = torch.cdist
 
@@ -82,11 +100,9 @@ def test_items_agree_with_torchs_counter(
         return stock(points, others, **options)
 
     monkeypatch.setattr(torch, "cdist", watched)
-    unpruned, nothing, _ = counted(model, inputs, "vanilla", {})
-    assert nothing == {}
-    found, items, trace = counted(model, inputs, name, options)
+    found, items, trace = counted(family, name, options)
     assert items.pop("distance", 0) == sum(distances)
-    assert sum(items.values()) == found - unpruned
+    assert sum(items.values()) == found - whole
     assert not items if oracle_of(name).free else items
     if name != "vanilla":
         assert trace.rows_per_layer[-1] < trace.num_visual
@@ -97,7 +113,7 @@ def test_a_plan_expects_what_is_executed(name: str, options: dict[str, Any]) -> 
     model, processor = tiny_llava(grid=12)
     tower = TowerShape.of_config(model.config.vision_config)
     shape = DecoderShape.of_config(model.config.text_config)
-    _, items, trace = counted(model, make_inputs(processor, make_image(150, 110)), name, options)
+    items, trace = executed(model, make_inputs(processor, make_image(150, 110)), name, options)
     planned = planned_work(trace.plan, trace.num_text, trace.num_question, tower)
     expected = selection_flops(make_method(name, options), planned, shape, tower)
     if name == "sparsevlm_v1" or options.get("mode") == "union":  # counts that depend on the image

@@ -21,9 +21,11 @@ PAGE = (ROOT / "docs" / "many_machines.md").read_text(encoding="utf-8")
 SCRIPTS = sorted(FOLDER.glob("*.sh"))
 SETTINGS = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 TRIAL = ["--methods", "vanilla,fastv", "--budgets", "1/3", "--tasks", "demo_gqa", "--limit", "2", "--device", "cpu"]
-RECORDER = (
-    '#!/usr/bin/env bash\nprintf "%s\\0" "${CUDA_VISIBLE_DEVICES-}" "$@" >>"$RECORDED"\nprintf "\\n" >>"$RECORDED"\n'
-)
+RECORDER = """#!/usr/bin/env bash
+printf "%s\\0" "${CUDA_VISIBLE_DEVICES-}" "$@" >>"$RECORDED"
+printf "\\n" >>"$RECORDED"
+echo "told: $*"; echo "warned: $*" >&2
+"""
 
 
 def call(script: str, *words: str, path: Path = Path(sys.executable).parent, **settings: str) -> tuple[int, str]:
@@ -87,15 +89,22 @@ def test_one_node_gives_each_gpu_its_part(tmp_path: Path) -> None:
         assert (found["methods"], found["limit"]) == ("vanilla,fastv", 2)
 
 
-@pytest.mark.timeout(600)
-def test_one_node_leaves_every_record(tmp_path: Path) -> None:
+def test_one_node_keeps_what_each_process_says(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    status, said = call("one_node.sh", *TRIAL, MODEL="demo", OUT=str(out), GPUS="0 1")
-    assert status == 0, said + (out / "part-1.log").read_text()
+    started = recorded(tmp_path, "swiftvlm-eval", "one_node.sh", *TRIAL, OUT=str(out), GPUS="0 1")
+    for part, (_, *words) in enumerate(started, start=1):
+        log = (out / f"part-{part}.log").read_text().splitlines()
+        assert log == [f"told: {' '.join(words)}", f"warned: {' '.join(words)}"] and f"--shard {part}/2" in log[0]
+
+
+def test_the_processes_of_one_node_leave_every_record(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    started = recorded(tmp_path, "swiftvlm-eval", "one_node.sh", *TRIAL, MODEL="demo", OUT=str(out), GPUS="0 1")
+    for _, *words in started:
+        status, log, said = run(*words)
+        assert status == 0 and "1 configurations" in log and log.count(" done") == 1, said
     runs, problems = load_records([out / "records"])
     assert not problems and sorted(run.record.method.name for run in runs) == ["fastv", "vanilla"]
-    logs = [(out / f"part-{part}.log").read_text() for part in (1, 2)]
-    assert ["1 configurations" in log and log.count(" done") == 1 for log in logs] == [True, True]
 
 
 def test_one_node_tells_of_a_part_that_failed(tmp_path: Path) -> None:
@@ -115,17 +124,26 @@ def test_an_array_job_runs_its_part(tmp_path: Path) -> None:
     assert "#SBATCH --array=1-8" in text and "PARTS=${PARTS:-8}" in text
 
 
-@pytest.mark.timeout(600)
 def test_an_array_job_of_two_would_run_one_configuration(tmp_path: Path) -> None:
-    out = {"MODEL": "demo", "OUT": str(tmp_path / "out"), "PARTS": "2"}
-    status, said = call("slurm_array.sh", *TRIAL, "--dry-run", SLURM_ARRAY_TASK_ID="2", **out)
+    settings = {"MODEL": "demo", "OUT": str(tmp_path / "out"), "PARTS": "2", "SLURM_ARRAY_TASK_ID": "2"}
+    ((_, *words),) = recorded(tmp_path, "swiftvlm-eval", "slurm_array.sh", *TRIAL, "--dry-run", **settings)
+    status, said, _ = run(*words)
     assert status == 0 and "1 configurations: 1 to run" in said, said
     assert re.search(r"^ +fastv\b.* run ", said, re.MULTILINE) and not (tmp_path / "out").exists()
 
 
 def test_an_array_job_beyond_the_parts_is_refused(tmp_path: Path) -> None:
-    status, said = call("slurm_array.sh", *TRIAL, SLURM_ARRAY_TASK_ID="3", PARTS="2", OUT=str(tmp_path / "out"))
+    settings = {"SLURM_ARRAY_TASK_ID": "3", "PARTS": "2", "OUT": str(tmp_path / "out")}
+    ((_, *words),) = recorded(tmp_path, "swiftvlm-eval", "slurm_array.sh", *TRIAL, **settings)
+    status, _, said = run(*words)
     assert status == 1 and "shard='3/2'" in said and not (tmp_path / "out").exists()
+
+
+def test_an_array_job_ends_with_the_status_of_the_sweep(tmp_path: Path) -> None:
+    program = tmp_path / "swiftvlm-eval"
+    program.write_text("#!/usr/bin/env bash\necho refused >&2\nexit 7\n")
+    program.chmod(0o755)
+    assert call("slurm_array.sh", *TRIAL, path=tmp_path, SLURM_ARRAY_TASK_ID="1") == (7, "refused\n")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""The methods of `examples/own_method`, as a user runs them: by file, from another folder."""
+"""The methods of `examples/own_method`, as a user runs them: by file, from another folder.
+
+`test_launch.py` has lmms-eval's own command line with one of them.
+"""
 
 import hashlib
 import json
@@ -8,9 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import run
 
 from swiftvlm_eval.pruning.registry import make_method
-from swiftvlm_eval.results import import_run, load_records
+from swiftvlm_eval.results import load_records
 
 FOLDER = Path(__file__).parents[2] / "examples" / "own_method"
 BIN = Path(sys.executable).parent
@@ -37,12 +41,13 @@ def test_an_example_is_short(name: str) -> None:
     assert make_method(reference(name)).name == name
 
 
-def test_a_sweep_of_both(tmp_path: Path) -> None:
+def test_a_sweep_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in METHODS:
         (tmp_path / f"{name}.py").write_bytes((FOLDER / f"{name}.py").read_bytes())
     methods = "vanilla,./cls_top.py:ClsTop,last_row.py:LastRow[heads=max]"
-    sweep = [str(BIN / "swiftvlm-eval"), "sweep", "--model", "demo", "--methods", methods, "--budgets", "0.5"]
-    command(tmp_path, *sweep, "--tasks", "demo_gqa", "--limit", "3", "--device", "cpu", "--out", "out")
+    sweep = ["sweep", "--model", "demo", "--methods", methods, "--budgets", "0.5", "--tasks", "demo_gqa"]
+    sweep += ["--limit", "3", "--device", "cpu", "--out", "out"]
+    command(tmp_path, str(BIN / "swiftvlm-eval"), *sweep)
     runs, problems = load_records([tmp_path / "out" / "records"])
     assert not problems
     found = {run.record.method.name: run.record for run in runs}
@@ -57,30 +62,28 @@ def test_a_sweep_of_both(tmp_path: Path) -> None:
     folders = {path.name for path in (tmp_path / "out" / "records").iterdir()}
     with (tmp_path / "last_row.py").open("a", encoding="utf-8") as file:
         file.write("# an edit\n")
-    command(tmp_path, *sweep, "--tasks", "demo_gqa", "--limit", "3", "--device", "cpu", "--out", "out")
+    monkeypatch.chdir(tmp_path)
+    status, _, said = run(*sweep)
+    assert status == 0, said
     more = {path.name for path in (tmp_path / "out" / "records").iterdir()} - folders
     assert len(more) == 1 and more.pop().startswith("last_row-"), "an edited method is run again, the others are not"
 
 
-def test_lmms_eval_takes_the_file(tmp_path: Path) -> None:
-    arguments = f"pretrained=demo,device=cpu,budget=0.5,method={reference('last_row')},heads=max,layers=3"
-    words = ["--model", "swiftvlm_llava", "--model_args", arguments, "--tasks", "demo_gqa", "--limit", "2"]
-    command(tmp_path, str(BIN / "lmms_eval"), *words, "--output_path", "out", "--log_samples")
-    (results,) = (tmp_path / "out").rglob("*_results.json")
-    record, _ = import_run(results)
-    assert record.method.name == "last_row" and record.method.options["layers"] == [3]
-    assert len(record.method.source_sha256 or "") == 64
+def test_costs_and_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
 
+    def said(*words: str) -> str:
+        status, output, everything = run(*words, columns=80)
+        assert status == 0, everything
+        return output
 
-def test_costs_and_list(tmp_path: Path) -> None:
     own = ",".join(reference(name) for name in METHODS)
-    ours = str(BIN / "swiftvlm-eval")
-    rows = json.loads(command(tmp_path, ours, "flops", "--methods", own, "--budgets", "192", "--json"))
+    rows = json.loads(said("flops", "--methods", own, "--budgets", "192", "--json"))
     assert [(row["method"], round(row["mean_visual_tokens"])) for row in rows] == [("cls_top", 192), ("last_row", 192)]
     small = ["--shape", "64,128,8,4", "--rounds", "3", "--output-tokens", "1", "--device", "cpu", "--dtype", "float32"]
-    timed = json.loads(command(tmp_path, ours, "latency", "--methods", own, *small, "--json"))
+    timed = json.loads(said("latency", "--methods", own, *small, "--json"))
     assert [round(row["mean_visual_tokens"]) for row in timed[-2:]] == [192, 192]
-    shown = command(tmp_path, ours, "methods", reference("cls_top"))
+    shown = said("methods", reference("cls_top"))
     assert "cls_top" in shown and "CLS attends to most" in " ".join(shown.split()) and "fastv" not in shown
     for word in ("sweep", "flops", "latency"):
-        assert "code runs" in " ".join(command(tmp_path, ours, word, "--help").replace("│", " ").split())
+        assert "code runs" in " ".join(said(word, "--help").replace("│", " ").split())

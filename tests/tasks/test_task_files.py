@@ -67,14 +67,14 @@ def test_the_folder_holds_these_tasks_and_groups_and_no_others(ours: TaskManager
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_group_holds_its_tasks_and_each_exists(ours: TaskManager, task_manager: TaskManager, group: str) -> None:
+def test_a_group_holds_its_tasks_and_each_exists(ours: TaskManager, every_task: TaskManager, group: str) -> None:
     assert settings(ours, group)["task"] == GROUPS[group]
-    assert set(GROUPS[group]) <= set(task_manager.all_subtasks)
+    assert set(GROUPS[group]) <= set(every_task.all_subtasks)
 
 
-def test_no_leaf_task_hides_behind_a_stock_name(ours: TaskManager, task_manager: TaskManager) -> None:
+def test_no_leaf_task_hides_behind_a_stock_name(ours: TaskManager, every_task: TaskManager) -> None:
     for task in ours.all_subtasks:
-        assert Path(task_manager.task_index[task]["yaml_path"]).is_relative_to(FOLDER)
+        assert Path(every_task.task_index[task]["yaml_path"]).is_relative_to(FOLDER)
 
 
 @pytest.mark.parametrize("task", [*REFCOCO, *TEXTVQA, *DEMO])

@@ -419,7 +419,7 @@ def test_published_and_measured_rows_never_share_a_table(tmp_path: Path) -> None
 
 
 def test_published_numbers_alone_make_a_leaderboard(tmp_path: Path) -> None:
-    report = build([], tmp_path / "out", published=sorted(FOLDER.glob("*.yaml")))
+    report = build([], tmp_path / "out", published=[FOLDER / "swiftvlm-table1.yaml"])
     assert report.boards == ()
     page = (tmp_path / "out" / "published-2602-03134-table1.md").read_text(encoding="utf-8")
     assert "66.6" in page  # SwiftVLM at 192 on RefCOCO, as printed
