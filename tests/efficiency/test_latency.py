@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from swiftvlm_eval.efficiency.latency_report import latency_rows, machine_facts, ratio_interval, steady
 
 from swiftvlm_eval.efficiency import latency
 from swiftvlm_eval.efficiency.latency import (
@@ -22,7 +23,6 @@ from swiftvlm_eval.efficiency.latency import (
     measure,
     runs_of,
 )
-from swiftvlm_eval.efficiency.latency_report import latency_rows, machine_facts, ratio_interval, steady
 from swiftvlm_eval.models.shape import DecoderShape
 from swiftvlm_eval.pruning.budget import BudgetError
 from swiftvlm_eval.pruning.registry import make_method
