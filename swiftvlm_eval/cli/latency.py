@@ -131,9 +131,8 @@ def latency_command(
         errors.print(f"[yellow]not measured: {escape(label)}: {escape(why)}[/]", soft_wrap=True)
     if not record.again.steady:
         errors.print(
-            "[yellow]the stock model differs from itself (prefill "
-            f"{escape(ratio(record.again.prefill))}, decode {escape(ratio(record.again.decode))}): the machine was too "
-            "busy, so no speed-up is given; measure again[/]",
+            f"[yellow]the stock model differs from itself (prefill {escape(ratio(record.again.prefill))}, decode "
+            f"{escape(ratio(record.again.decode))}): the machine was too busy, no speed-up is given; measure again[/]",
             soft_wrap=True,
         )
     raise typer.Exit(1 if refused or not drawn else 0)
