@@ -106,16 +106,21 @@ def needed_bytes(workload: Workload, dtype: torch.dtype, device: torch.device, a
     }
 
 
-def available_bytes(device: torch.device) -> int | None:
-    """Bytes that are free now, within the limit of a container; None where the system does not tell."""
+def available_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
+    """Bytes that are free now, within the limit of a container; None where the system does not tell.
+
+    Args:
+        device: whose memory.
+        root: of the file system.
+    """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     found: list[int] = []
     with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
         found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
     with suppress(OSError, ValueError):  # "max" is no number: no limit
-        group = Path("/sys/fs/cgroup")
+        group = root / "sys/fs/cgroup"
         limit, used = (int((group / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
         found.append(max(0, limit - used))
     return min(found, default=None)
