@@ -45,11 +45,12 @@ def compare(name: str, given: argparse.Namespace) -> str:
     run(compiled, name, inputs)
     rounds = [(run(plain, name, inputs)[1], run(compiled, name, inputs)[1]) for _ in range(given.rounds)]
     stats, frames = counters["stats"], counters["frames"]
+    before, after = (1000 * median(times) for times in zip(*rounds, strict=True))
     return (
         f"{name}: {stats['unique_graphs']} graphs, {sum(counters['graph_break'].values())} breaks, "
         f"{frames['total'] - frames['ok']} frames left to Python; first prefill {first:.1f} s; prefill "
-        f"{1000 * median(each[0] for each in rounds):.1f} -> {1000 * median(each[1] for each in rounds):.1f} ms, paired "
-        f"ratio {median(after / before for before, after in rounds):.3f}; "
+        f"{before:.1f} -> {after:.1f} ms, paired ratio "
+        f"{median(one[1] / one[0] for one in rounds):.3f}; "
         f"largest difference of logits {float((logits - expected).abs().max()):.1e}"
     )
 
