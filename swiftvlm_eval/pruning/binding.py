@@ -32,8 +32,8 @@ def refuse_compiled(*modules: Any) -> None:
         if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
             name = type(getattr(module, "_orig_mod", module)).__name__
             raise ValueError(
-                f"{name} is compiled as a whole; allowed is a model that is not, or whose decoder layers are, one by one "
-                "(layer.compile())"
+                f"{name} is compiled as a whole; allowed is a model that is not, or whose decoder layers are, one by "
+                "one (layer.compile())"
             )
 
 

@@ -88,7 +88,7 @@ def _facts(record: LatencyRecord, rows: Sequence[LatencyRow]) -> list[str]:
     threads = f" ({machine.cpu_capability}), {machine.threads} thread(s)" if machine.cpu_capability else ""
     image = "" if work.image_size is None else f" of an image of {work.image_size[1]} x {work.image_size[0]} pixels"
     lines = [
-        f"* {markdown(machine.name)}{markdown(threads)}; {settings.clock} time, {settings.rounds} rounds and"
+        f"* {markdown(machine.name + threads)}; {settings.clock} time, {settings.rounds} rounds and"
         f" {settings.part_rounds} for the parts, {markdown(settings.attn)} attention",
         f"* decoder: hidden {model.hidden_size}, MLP {model.intermediate_size}, {model.num_layers} layers,"
         f" {model.num_heads} heads; a vision tower of {model.tower_layers} layers of {model.tower_width}; weights"
