@@ -38,7 +38,7 @@ def prune(
         BudgetError: a malformed budget. A budget that cannot be met is reported by the first prefill, because it
             depends on the prompt's number of visual tokens.
         UnsupportedModelError: no adapter knows the model.
-        ValueError: the model or its decoder is compiled as a whole: its compiled code would go on without pruning.
+        ValueError: the model or its decoder is compiled as a whole: torch would trace engine and selection, too.
     """
     adapter = adapter_for(model)
     refuse_compiled(model, adapter.model, adapter.core, adapter.decoder.module)

@@ -1,4 +1,4 @@
-"""Compiled models: layers may be, a whole model is refused, since its code would go on without pruning."""
+"""Compiled models: layers may be, a whole model is refused, since the selection would be traced with it."""
 
 from typing import Any
 
