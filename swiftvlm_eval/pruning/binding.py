@@ -23,7 +23,7 @@ def restored(*attributes: tuple[Any, str]) -> Iterator[None]:
 
 
 def refuse_compiled(*modules: Any) -> None:
-    """Refuses modules that `torch.compile` has taken whole: it would trace the engine and every selection, for minutes.
+    """Refuses modules that `torch.compile` has taken whole: it would trace the engine and every selection.
 
     Raises:
         ValueError: names the class of the first one, and what can be compiled.
