@@ -10,17 +10,21 @@ from typing import Any
 import yaml
 from demo_analysis import analysis_page
 from demo_model.card import read_facts, render_card
-from latency_page import latency_page
 
 from swiftvlm_eval import PruningMethod, make_method, method_names
 from swiftvlm_eval.demo import checkpoint_path
 from swiftvlm_eval.leaderboard import build
 from swiftvlm_eval.leaderboard.board import Board
 from swiftvlm_eval.leaderboard.compute.paper_table import SHIPPED, shipped_tables
+from swiftvlm_eval.leaderboard.folder import replace_pages
 from swiftvlm_eval.leaderboard.render.grid import figures
+from swiftvlm_eval.leaderboard.render.latency import PAGE as LATENCY_PAGE
+from swiftvlm_eval.leaderboard.render.latency import TITLE as LATENCY
+from swiftvlm_eval.leaderboard.render.latency import latency_files
 from swiftvlm_eval.leaderboard.render.markdown import accuracy_table, table
 from swiftvlm_eval.leaderboard.render.text import interval, markdown, number
 from swiftvlm_eval.pruning.describe import not_servable
+from swiftvlm_eval.results.latency_store import load_latency
 
 ROOT = Path(__file__).resolve().parents[1] / "leaderboards"
 RECORDS = ROOT / "demo" / "records"
@@ -37,14 +41,36 @@ SHOWN = 10
 
 
 def regenerate(out: Path) -> tuple[list[Path], Board]:
-    """Writes both leaderboards below `out`; returns the files, and the board of the demo model."""
+    """Writes all leaderboards below `out`; returns the files, and the board of the demo model."""
     papers = build([], out / "papers", published=shipped_tables(), elsewhere={"../demo/index.html": "demo model"})
     records = out / "demo" / "records"
     if records != RECORDS:  # the page links to them only where they stand beside it
         shutil.copytree(RECORDS, records, dirs_exist_ok=True)
+    timed = latency_folders()
     others = {"../papers/index.html": "papers", "analysis.md": "methods taken apart", "../README.md": "all boards"}
+    others |= {f"../{folder.name}/{LATENCY_PAGE}": f"{LATENCY}: {folder.name}" for folder in timed}
     demo = build([records], out / "demo", include_limited=True, elsewhere=others)
-    return [*papers.files, *demo.files], demo.boards[0]
+    written = [*papers.files, *demo.files]
+    for folder in timed:
+        written += replace_pages(out / folder.name, latency_pages(folder))
+    return written, demo.boards[0]
+
+
+def latency_folders() -> list[Path]:
+    """Folders with latency runs, one a machine."""
+    return sorted(folder for folder in ROOT.glob("latency-*") if folder.is_dir())
+
+
+def latency_pages(folder: Path) -> dict[str, bytes]:
+    """The page of one machine and its pictures.
+
+    Raises:
+        ValueError: a record cannot be read.
+    """
+    runs, problems = load_latency([folder / "records"])
+    if problems or not runs:
+        raise ValueError(f"{folder.name}: {'; '.join(problem.reason for problem in problems) or 'no records'}")
+    return latency_files(runs)
 
 
 def demo_card(board: Board) -> str:
@@ -145,14 +171,16 @@ def methods_page() -> str:
 def front_page(board: Board) -> str:
     """leaderboards/README.md: what stands in which folder."""
     counts = f"{len({row.method for row in board.rows if not row.is_vanilla})} methods"
-    timed = sorted(path.parent.name for path in ROOT.glob("latency-*/latency.md"))
     lines = [
         "# Leaderboards",
         "",
         f"- [Demo model](demo/demo.md), {counts}: [table](demo/demo.md), [page](demo/index.html), "
         "[CSV](demo/demo.csv), [JSON](demo/demo.json), [records](demo/records)",
         "- [Demo model, methods taken apart](demo/analysis.md): parts left out, layers, overlap, drift",
-        *(f"- [{folder}]({folder}/latency.md): times" for folder in timed),
+        *(
+            f"- [{folder.name}]({folder.name}/{LATENCY_PAGE}): times, parts, memory, and where a method stops to pay"
+            for folder in latency_folders()
+        ),
         "- [Numbers as printed in papers](papers/index.md): [page](papers/index.html)",
         "",
         "![Demo model: percent of vanilla against cost](demo/demo-flops.svg)",
@@ -201,14 +229,12 @@ def texts(board: Board) -> dict[Path, str]:
     Args:
         board: Of the demo model.
     """
-    latency = sorted(folder for folder in ROOT.glob("latency-*") if folder.is_dir())
     return {
         CARD: demo_card(board),
         README: readme(board),
         METHODS_PAGE: methods_page(),
         FRONT: front_page(board),
         ROOT / "demo" / "analysis.md": analysis_page(ROOT / "demo", SHIPPED / "swiftvlm-table3.yaml"),
-        **{folder / "latency.md": latency_page(folder) for folder in latency},
     }
 
 

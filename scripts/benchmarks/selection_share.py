@@ -4,12 +4,13 @@
     python scripts/benchmarks/selection_share.py ../before . --methods swiftvlm,sparsevlm --sides 24,48
 
 Every state runs in a process of its own, with the same weights; the states take turns, prefill by prefill. Time is
-that of the processor on one thread: the selection is what the engine does at its boundaries (`prepare`, `select`, new
-rows, masks and tables), and the whole is the prefill without the vision tower. Printed are the medians over rounds,
+that of the processor on one thread: the selection is what the engine does at its boundaries, and the whole is the
+decoder's prefill, as `efficiency/parts.py` of this state defines them. Printed are the medians over rounds,
 and the exponent p of N^p between the first and the last size.
 """
 
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -20,9 +21,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-EDGES = ("_edit", "_prepare", "_tables")
-"""Functions of the engine whose work counts as the selection's."""
-
 
 def worker(given: argparse.Namespace) -> None:
     """Answers every line, a method and a side, with the seconds of [selection, prefill]."""
@@ -30,35 +28,31 @@ def worker(given: argparse.Namespace) -> None:
 
     from benchmarks.small_llava import prompts, small_llava
     from swiftvlm_eval import make_method, prune
-    from swiftvlm_eval.pruning.engine import PruningSession
 
     torch.set_num_threads(1)
-    took = {"selection": 0.0, "prefill": 0.0}
-
-    def timed(name: str, label: str) -> None:
-        stock = getattr(PruningSession, name)
-
-        def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-            start = time.process_time()
-            result = stock(self, *args, **kwargs)
-            took[label] += time.process_time() - start
-            return result
-
-        setattr(PruningSession, name, run)
-
-    for name in EDGES:
-        timed(name, "selection")
-    timed("_prefill", "prefill")
+    parts = _parts()
     models: dict[int, Any] = {}
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         name, side = json.loads(line)
         if side not in models:
             models[side] = small_llava(side, hidden=given.hidden, layers=given.layers, heads=given.heads)
-        took.update(selection=0.0, prefill=0.0)
-        with prune(models[side], make_method(name), budget=1 / 3), torch.no_grad():
-            models[side](**prompts(side, 1), use_cache=True)
-        print(json.dumps([took["selection"], took["prefill"]]), flush=True)
+        model = models[side]
+        with prune(model, make_method(name), budget=1 / 3) as session, torch.no_grad():
+            with parts.watched(model, session, time.process_time) as spans:
+                model(**prompts(side, 1), use_cache=True)
+        print(json.dumps([spans.took[parts.SELECTION], spans.took[parts.DECODER]]), flush=True)
+
+
+def _parts() -> Any:
+    """The package's definition of the parts, read from beside this script: an earlier state may have none."""
+    path = Path(__file__).resolve().parents[2] / "swiftvlm_eval" / "efficiency" / "parts.py"
+    spec = importlib.util.spec_from_file_location("parts", path)
+    if spec is None or spec.loader is None:
+        raise RuntimeError(f"{path} is not there")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def start(tree: Path, given: argparse.Namespace) -> subprocess.Popen[str]:

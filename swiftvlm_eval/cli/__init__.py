@@ -4,11 +4,12 @@ import typer
 
 from swiftvlm_eval.cli.analyses import drift_command, overlap_command
 from swiftvlm_eval.cli.boards import import_command, leaderboard_command, records_command
-from swiftvlm_eval.cli.costs import flops_command, latency_command
+from swiftvlm_eval.cli.costs import flops_command
 from swiftvlm_eval.cli.demo import demo_command
 from swiftvlm_eval.cli.estimate import estimate_command
 from swiftvlm_eval.cli.examples import add_examples
 from swiftvlm_eval.cli.joining import export_command, submit_check_command, wanted_command
+from swiftvlm_eval.cli.latency import latency_command
 from swiftvlm_eval.cli.layers import select_layers_command
 from swiftvlm_eval.cli.methods import methods_command
 from swiftvlm_eval.cli.pictures import show_command

@@ -134,18 +134,15 @@ EXAMPLES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     ),
     "latency": (
         (
-            "a decoder like Vicuna 7B on a GPU:",
+            "LLaVA-1.5-7B on a GPU, with the picture of where methods pay:",
             (
-                "swiftvlm-eval latency --shape 4096,11008,32,32 --vision clip-l \\",
-                "  --device cuda --rounds 30",
+                "swiftvlm-eval latency --shape llava-1.5-7b --device cuda --rounds 30 \\",
+                "  --budgets 1/9,2/9,1/3,2/3,0.9 --plot pays.svg --out times",
             ),
         ),
         (
-            "all methods on one core of a shared machine:",
-            (
-                "swiftvlm-eval latency --methods all --threads 1 --clock cpu \\",
-                "  --dtype float32 --out latency.json",
-            ),
+            "all methods on one core of a shared machine, for `leaderboard times`:",
+            ("swiftvlm-eval latency --methods all --threads 1 --clock cpu --out times",),
         ),
     ),
     "select-layers": (

@@ -67,7 +67,7 @@ def build_site(
         SCHEMA_FILE: json_schema().encode(),
         FEED_FILE: feed(content.boards, address and f"{address.rstrip('/')}/"),
     }
-    drawn = pages(gathered.boards, gathered.papers, found)
+    drawn = pages(gathered.boards, gathered.papers, found, latency=gathered.latency)
     found += [
         Problem(name, "a board's page, not published: the site has a file of that name")
         for name in own

@@ -15,6 +15,7 @@ from swiftvlm_eval.leaderboard.compute.paper_table import load_published
 from swiftvlm_eval.leaderboard.compute.published import Paper, published_boards
 from swiftvlm_eval.leaderboard.compute.versus import PAGE, TITLE, compare, versus_csv, versus_page
 from swiftvlm_eval.leaderboard.folder import replace_pages
+from swiftvlm_eval.leaderboard.render import latency as latency_page
 from swiftvlm_eval.leaderboard.render.export import board_csv, board_json, problem_lines, problem_lists
 from swiftvlm_eval.leaderboard.render.html import Neighbours, html_page
 from swiftvlm_eval.leaderboard.render.markdown import board_page, index_page
@@ -22,6 +23,8 @@ from swiftvlm_eval.leaderboard.render.names import tidy_problems
 from swiftvlm_eval.leaderboard.render.pairs import ENDING, has_pairs, pairs_csv
 from swiftvlm_eval.leaderboard.render.plots import board_pictures, render
 from swiftvlm_eval.results.benchmarks import BenchmarkTable, shipped_benchmarks
+from swiftvlm_eval.results.latency_store import ENDING as LATENCY
+from swiftvlm_eval.results.latency_store import StoredLatency, load_latency
 from swiftvlm_eval.results.store import Problem, StoredRun, load_records
 
 _KINDS = {"Markdown": "md", "CSV": "csv", "JSON": "json"}
@@ -51,12 +54,14 @@ class Gathered:
         boards: Measured boards.
         papers: Published tables with their boards.
         problems: What was left out or must be kept in mind.
+        latency: Latency runs.
     """
 
     runs: Sequence[StoredRun]
     boards: Sequence[Board]
     papers: Sequence[Paper]
     problems: Sequence[Problem]
+    latency: Sequence[StoredLatency] = ()
 
 
 def build(
@@ -86,7 +91,7 @@ def build(
     """
     given = list(inputs)
     found = gather(given, published, include_limited=include_limited, benchmarks=benchmarks)
-    files = pages(found.boards, found.papers, found.problems, files_beside(given, out), elsewhere)
+    files = pages(found.boards, found.papers, found.problems, files_beside(given, out), elsewhere, found.latency)
     return BuildReport(tuple(found.boards), replace_pages(out, files), tuple(found.problems))
 
 
@@ -104,12 +109,13 @@ def gather(
     """
     table = benchmarks or shipped_benchmarks()
     papers = published_boards([load_published(path, table) for path in sorted(published)], table)
-    runs, unreadable = load_records(inputs)
-    boards, problems = _assembled(runs, unreadable, table, include_limited)
-    if not boards and (inputs or not papers):
+    runs, unreadable = load_records([path for path in inputs if path.is_dir() or not path.name.endswith(LATENCY)])
+    latency, broken = load_latency(inputs)
+    boards, problems = _assembled(runs, [*unreadable, *broken], table, include_limited)
+    if not boards and not latency and (inputs or not papers):
         reasons = "; ".join(problem_lines(problems)) or "no run records or lmms-eval results files found"
         raise ValueError(f"nothing to show: {reasons}")
-    return Gathered(runs, boards, papers, problems)
+    return Gathered(runs, boards, papers, problems, latency)
 
 
 def collect(
@@ -153,6 +159,7 @@ def pages(
     problems: Sequence[Problem],
     records: Mapping[str, str] | None = None,
     elsewhere: Mapping[str, str] | None = None,
+    latency: Sequence[StoredLatency] = (),
 ) -> dict[str, bytes]:
     """Returns every file of a leaderboard folder by name.
 
@@ -162,6 +169,7 @@ def pages(
         problems: What was refused or left out.
         records: Address, relative to the folder, of each record and per-sample file in it, by file name.
         elsewhere: Pages in other folders to link to: title by address, relative to the folder.
+        latency: Latency runs; they get a page of their own.
     """
     files: dict[str, bytes] = {}
     printed = [paper.board for paper in papers]
@@ -176,6 +184,9 @@ def pages(
         versus = versus_files(papers, [board for board in boards if not board.limited])
         files |= versus
         others |= {PAGE: TITLE} if versus else {}
+    if latency:
+        files |= latency_page.latency_files(latency)
+        others |= {latency_page.PAGE: latency_page.TITLE}
     near = Neighbours(own, records or {}, {title: name for name, title in others.items()})
     files["index.md"] = index_page(boards, printed, others, problem_lists(problems)).encode()
     files["index.html"] = html_page([*boards, *printed], problem_lists(problems), near).encode()

@@ -22,6 +22,21 @@ def restored(*attributes: tuple[Any, str]) -> Iterator[None]:
                 setattr(module, name, value)
 
 
+def refuse_compiled(*modules: Any) -> None:
+    """Refuses modules that `torch.compile` has taken whole: it would trace the engine and every selection.
+
+    Raises:
+        ValueError: names the class of the first one, and what can be compiled.
+    """
+    for module in modules:
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            name = type(getattr(module, "_orig_mod", module)).__name__
+            raise ValueError(
+                f"{name} is compiled as a whole; allowed is a model that is not, or whose decoder layers are, one by "
+                "one (layer.compile())"
+            )
+
+
 def telling_ids(stock: Callable[..., Any], tell: Callable[[Tensor | None], None]) -> Callable[..., Any]:
     """A model's `generate` that first tells the prompt's ids: it runs the vision tower before the core sees them."""
 

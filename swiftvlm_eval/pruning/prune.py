@@ -8,6 +8,7 @@ from torch import nn
 
 from swiftvlm_eval.models.adapter import adapter_for
 from swiftvlm_eval.models.families import visual_tokens_per_image
+from swiftvlm_eval.pruning.binding import refuse_compiled
 from swiftvlm_eval.pruning.budget import parse_budget
 from swiftvlm_eval.pruning.contract import PruningMethod
 from swiftvlm_eval.pruning.engine import PruningSession
@@ -37,8 +38,10 @@ def prune(
         BudgetError: a malformed budget. A budget that cannot be met is reported by the first prefill, because it
             depends on the prompt's number of visual tokens.
         UnsupportedModelError: no adapter knows the model.
+        ValueError: the model or its decoder is compiled as a whole: torch would trace engine and selection, too.
     """
     adapter = adapter_for(model)
+    refuse_compiled(model, adapter.model, adapter.core, adapter.decoder.module)
     share = None if budget is None else parse_budget(budget, visual_tokens_per_image(adapter.model.config))
     session = PruningSession(adapter, method, share, seed)
     with session.bound():

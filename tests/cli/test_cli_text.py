@@ -87,7 +87,7 @@ def test_a_value_from_a_list_is_listed_in_the_help() -> None:
     ):
         assert choices in shown
     assert "columns|rows" in run("show", "--help", columns=200)[1]
-    assert "small|clip-l" in run("latency", "--help", columns=200)[1]
+    assert "auto|small|clip-l" in run("latency", "--help", columns=200)[1]
 
 
 @pytest.mark.parametrize("alias", ["--output_path", "--batch_size", "--tasks", "--limit", "--model", "--device"])
@@ -98,7 +98,7 @@ def test_options_have_the_names_that_lmms_eval_gives_them(alias: str) -> None:
 @pytest.mark.parametrize("command", [name for name in COMMANDS if "--out" in run(str(name), "--help")[1]])
 def test_a_folder_for_output_is_also_called_as_in_lmms_eval(command: str) -> None:
     shown = run(command, "--help", columns=200)[1]
-    assert command == "latency" or "--output_path" in shown
+    assert "--output_path" in shown
 
 
 def test_the_list_of_commands_is_not_cut() -> None:

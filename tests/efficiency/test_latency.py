@@ -8,55 +8,21 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from swiftvlm_eval.efficiency import latency
-from swiftvlm_eval.efficiency.latency import (
-    AGAIN,
-    Timing,
-    Workload,
-    build_model,
-    feasible,
-    measure,
-    runs_of,
-)
-from swiftvlm_eval.efficiency.latency_report import latency_rows, machine_facts, ratio_interval, steady
+from swiftvlm_eval.efficiency.latency import AGAIN, Timing, feasible, measure, runs_of
+from swiftvlm_eval.efficiency.machine import machine_facts
+from swiftvlm_eval.efficiency.parts import PARTS
+from swiftvlm_eval.efficiency.workload import Workload, build_model
 from swiftvlm_eval.models.shape import DecoderShape
 from swiftvlm_eval.pruning.budget import BudgetError
 from swiftvlm_eval.pruning.registry import make_method
 
 SHAPE = DecoderShape(hidden_size=64, intermediate_size=128, num_layers=4, num_heads=4, num_kv_heads=4)
 WORKLOAD = Workload(SHAPE, side=4, text_tokens=6, output_tokens=2)
-
-
-def test_ratios_are_paired_within_a_round() -> None:
-    """Rounds of very different speed, always twice as fast: the pairing leaves no spread."""
-    base = np.array([1.0, 10.0, 3.0, 7.0])
-    assert ratio_interval(base, base / 2) == pytest.approx((2.0, 2.0, 2.0))
-    middle, low, high = ratio_interval(base, base / np.array([1.0, 2.0, 3.0, 4.0]))
-    assert middle == pytest.approx(2.5) and 1.0 <= low < middle < high <= 4.0
-
-
-@pytest.mark.parametrize(
-    ("prefill", "decode", "expected"),
-    [
-        ((1.0, 0.9, 1.1), (1.0, 0.99, 1.01), True),
-        ((1.0, 1.0, 1.0), (1.0, 1.0, 1.0), True),
-        ((0.88, 0.8, 0.9), (1.0, 0.9, 1.1), False),
-        ((1.2, 1.1, 1.3), (1.0, 0.9, 1.1), False),
-        ((1.0, 0.9, 1.1), (0.88, 0.8, 0.9), False),
-        ((1.0, 0.9, 1.1), (1.2, 1.1, 1.3), False),
-    ],
-)
-def test_a_busy_machine_shows_in_the_stock_model(prefill: tuple, decode: tuple, expected: bool) -> None:
-    rows = [
-        {"contender": "stock", "prefill_speedup": (1.0, 1.0, 1.0), "decode_speedup": (1.0, 1.0, 1.0)},
-        {"contender": AGAIN, "prefill_speedup": prefill, "decode_speedup": decode},
-        {"contender": "fastv", "prefill_speedup": (3.0, 2.9, 3.1), "decode_speedup": (2.0, 1.9, 2.1)},
-    ]
-    assert steady(rows) is expected
+CPU = torch.device("cpu")
 
 
 @dataclass
@@ -97,11 +63,12 @@ def timed(monkeypatch: pytest.MonkeyPatch, rounds: list[list[float]], warmup: in
     turned = FakeClock()
     model = FakeModel(turned, iter([seconds for each in rounds for seconds in each]))
     monkeypatch.setattr(latency, "build_model", lambda *_, **__: model)
+    monkeypatch.setattr(latency, "weight_bytes", lambda _: 0)
     monkeypatch.setattr(latency, "prune", lambda *_: nullcontext())
     monkeypatch.setattr(latency, "time", turned)
     contenders = [("random 0.5", make_method("random"), 0.5)]
     told: list[float] = []
-    timings = measure(
+    timings, _ = measure(
         WORKLOAD,
         contenders,
         rounds=len(rounds) - warmup,
@@ -122,9 +89,6 @@ def test_rounds_of_warm_up_are_not_among_the_timings(monkeypatch: pytest.MonkeyP
     for timing, prefill in zip(timings, ([4.0, 8.0], [4.0, 8.0], [5.0, 9.0], [2.0, 4.0]), strict=True):
         assert timing.prefill == pytest.approx(prefill)
         assert timing.decode == pytest.approx([seconds / 10 for seconds in prefill])
-    rows = {row["contender"]: row for row in latency_rows(timings)}
-    assert rows["stock"]["prefill_ms"] == pytest.approx(6000) and rows["stock"]["decode_ms"] == pytest.approx(600)
-    assert rows["random 0.5"]["prefill_speedup"] == pytest.approx((2.0, 2.0, 2.0))
 
 
 def test_contenders_alternate_within_a_round_and_are_named_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,17 +109,8 @@ def by_hand(rows: list[float], text: int) -> float:
     return sum(4 * (v + text) * d**2 + 2 * (v + text) ** 2 * d + 3 * (v + text) * d * m for v in rows)
 
 
-def test_what_selection_costs_is_part_of_the_implied_speed_up() -> None:
-    """The implied speed-up is that of the layers and of what chose the rows, together."""
-    full, pruned = by_hand([16] * 4, 6), by_hand([16, 4, 4, 4], 6)
-    stock = Timing("stock", [4.0] * 3, [0.4] * 3, rows_per_layer=[16] * 4, flops=full)
-    lean = Timing("lean", [2.0] * 3, [0.2] * 3, rows_per_layer=[16, 4, 4, 4], flops=pruned)
-    costly = Timing("costly", [2.0] * 3, [0.2] * 3, rows_per_layer=[16, 4, 4, 4], flops=pruned + 1e6)
-    rows = list(latency_rows([stock, lean, costly]))
-    implied = [1.0, full / pruned, full / (pruned + 1e6)]
-    assert [row["implied_speedup"] for row in rows] == pytest.approx(implied)
-    assert [row["of_implied"] for row in rows] == pytest.approx([1.0, 2 / implied[1], 2 / implied[2]])
-    assert rows[2]["implied_speedup"] < 0.8 * rows[1]["implied_speedup"]
+def workload_model(workload: Workload) -> Any:
+    return build_model(workload, torch.float32, CPU)
 
 
 def test_selection_costs_reach_the_timings() -> None:
@@ -163,7 +118,8 @@ def test_selection_costs_reach_the_timings() -> None:
     contenders = [("random", make_method("random"), 0.5), ("swiftvlm", make_method("swiftvlm"), 0.6)]
     shape = DecoderShape(hidden_size=64, intermediate_size=128, num_layers=8, num_heads=4, num_kv_heads=4)
     workload = Workload(shape, side=6, text_tokens=6, output_tokens=1)
-    timings = measure(workload, contenders, rounds=1, warmup=0, dtype=torch.float32)
+    timings, weights = measure(workload, contenders, rounds=1, warmup=0, dtype=torch.float32)
+    assert weights == pytest.approx(4 * sum(each.numel() for each in workload_model(workload).parameters()), rel=1e-3)
     overhead = {timing.label: timing.flops - by_hand(timing.rows_per_layer, 6) for timing in timings}
     assert overhead["stock"] == overhead[AGAIN] == overhead[latency.KEEP_ALL] == 0
     assert overhead["random"] == 0 and overhead["swiftvlm"] > 0
@@ -196,6 +152,52 @@ def test_what_cannot_meet_its_budget_is_named_before_anything_runs() -> None:
 
 def test_the_machine_is_described_without_its_name() -> None:
     facts = machine_facts(torch.device("cpu"))
-    assert facts["device"] == "cpu" and facts["threads"] == torch.get_num_threads() and facts["cpu"]
+    assert facts["device"] == "cpu" and facts["threads"] == torch.get_num_threads() and facts["name"]
     assert facts["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
     assert platform.node() not in json.dumps(facts)
+
+
+def test_rounds_that_look_inside_come_after_the_timed_ones() -> None:
+    """Parts that add up, every single step, the cache of what was kept, and a peak of each contender's own."""
+    contenders = [("random", make_method("random"), 0.5)]
+    workload = Workload(SHAPE, side=6, text_tokens=6, output_tokens=3, batch_size=2)
+    told: list[int] = []
+    timings, _ = measure(
+        workload, contenders, rounds=1, warmup=1, part_rounds=2, dtype=torch.float32, on_run=lambda: told.append(1)
+    )
+    assert len(told) == runs_of(contenders, 2, 2) == 4 * (2 + 2 + 1)
+    for timing in timings:
+        assert len(timing.prefill) == 1 and len(timing.steps) == 2 * 3
+        assert tuple(timing.parts) == PARTS and all(len(found) == 2 for found in timing.parts.values())
+        assert all(seconds >= 0 for found in timing.parts.values() for seconds in found)
+        # keys and values: 64 wide, float32, both prompts
+        assert timing.cache_bytes == sum(2 * (rows + 6) * 64 * 4 * 2 for rows in timing.rows_per_layer)
+    stock, _, engine, random = timings
+    assert stock.parts["selection"] == [0, 0] and min(random.parts["selection"]) > 0
+    assert random.cache_bytes < stock.cache_bytes == engine.cache_bytes
+    assert stock.peak_memory == timings[1].peak_memory > 0 and random.peak_memory < stock.peak_memory
+
+
+def test_a_batch_costs_what_its_prompts_cost() -> None:
+    found = [
+        measure(
+            Workload(SHAPE, side=6, text_tokens=6, output_tokens=1, batch_size=batch),
+            [("fastv", make_method("fastv", {"layers": "1"}), 0.5)],
+            rounds=1,
+            warmup=0,
+            dtype=torch.float32,
+        )[0]
+        for batch in (1, 3)
+    ]
+    for one, three in zip(*found, strict=True):
+        assert three.flops == pytest.approx(3 * one.flops) and three.rows_per_layer == one.rows_per_layer
+
+
+def test_a_gpu_has_done_everything_before_the_clock_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waited.append(str(device)))
+    model = SimpleNamespace(device=torch.device("cuda:0"))
+    latency._Bench(model, {}, WORKLOAD, "wall").now()
+    assert waited == ["cuda:0"]
+    latency._Bench(SimpleNamespace(device=CPU), {}, WORKLOAD, "wall").now()
+    assert waited == ["cuda:0"]

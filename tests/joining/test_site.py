@@ -33,7 +33,7 @@ def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Drawing takes seconds; the pages of one test are whole."""
     if "whole" not in request.fixturenames:
 
-        def pages(boards: Any, papers: Any, problems: Any) -> dict[str, bytes]:
+        def pages(boards: Any, papers: Any, problems: Any, **_: Any) -> dict[str, bytes]:
             slugs = [board.slug for board in (*boards, *(paper.board for paper in papers))]
             return {"index.html": b"<title>", "index.md": b"#"} | {f"{slug}.json": b"{}" for slug in slugs}
 

@@ -34,7 +34,7 @@ def payload(
     return {
         "markers": {name: marker.path for name, marker in looks().markers.items()},
         "methods": {
-            name: {**facts[name].model_dump(exclude={"name", "servable"}), "arxiv": facts[name].arxiv}
+            name: {**facts[name].model_dump(exclude={"name"}), "arxiv": facts[name].arxiv}
             for name in sorted(names & facts.keys())
         },
         "boards": [board_payload(board, files.get(board.slug, {}), links) for board in boards],

@@ -23,8 +23,8 @@ from swiftvlm_eval.leaderboard.render.looks import Look, looks, method_of, row_l
 from swiftvlm_eval.results.benchmarks import Group
 
 _LEGEND_WIDTH = 1.75
-_LONGEST_LABEL = 36
-_STYLE: dict[Any, Any] = {
+LONGEST_LABEL = 36
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "swiftvlm-eval",
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",
@@ -76,7 +76,7 @@ def accuracy_against(board: Board, attribute: str) -> Figure:
     _, label, spread = COSTS[attribute]
     factor, unit = flops_unit(board) if attribute in FLOPS else (1.0, "")
     styles = row_looks(board.rows)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         width = 5.2 * max(len(board.groups), 1) + (1.6 if len(board.groups) == 1 else 0)
         entries = _entries(board, styles)
         across = max(int(width / _LEGEND_WIDTH), 1)
@@ -98,12 +98,12 @@ def accuracy_against(board: Board, attribute: str) -> Figure:
                 _draw_point(axis, x, cell, styles[row.key], ends, floor, step=place % 2)
             _draw_front(axis, [(x, cell.relative or 0.0) for _, x, cell in points if cell.mark != "off_budget"], floor)
             _finish(axis, points, floor)
-            axis.set_title(_plain(group_title(board, group)), loc="left")
+            axis.set_title(plain_label(group_title(board, group)), loc="left")
             axis.set_xlabel(label.format(unit))
             axis.set_ylabel("% of vanilla")
             _vanilla(axis, board, attribute, factor, unit or "ms")
         _legend(figure, axes[0], entries, across)
-        figure.suptitle(_plain(board.title), fontsize=11)
+        figure.suptitle(plain_label(board.title), fontsize=11)
     return figure
 
 
@@ -214,7 +214,13 @@ def _legend(figure: Figure, axis: Axes, entries: Mapping[str, Look], across: int
         fill = "white" if look.hollow else colour
         marker = looks().markers[look.marker].plot
         handles += axis.plot(
-            [], [], color=colour, marker=marker, markerfacecolor=fill, linestyle="", label=_plain(name, _LONGEST_LABEL)
+            [],
+            [],
+            color=colour,
+            marker=marker,
+            markerfacecolor=fill,
+            linestyle="",
+            label=plain_label(name, LONGEST_LABEL),
         )
     handles += axis.plot([], [], color="#999999", linewidth=5, alpha=0.35, label="Pareto front")
     figure.legend(handles=handles, loc="outside lower center", frameon=False, ncols=across, fontsize=7.5)
@@ -225,7 +231,7 @@ def bars(board: Board, section: Section) -> Figure:
     benchmarks = [each for each in board.benchmarks if any(each.key in row.cells for row in section.rows)]
     styles, count = row_looks(board.rows), len(section.rows)
     colours = [looks().colours[styles[row.key].colour].light for row in section.rows]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         size = (max(5.5, 1.8 + 1.7 * len(benchmarks)), 1.3 + 0.19 * max(count, 4))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, len(benchmarks), squeeze=False, sharey=True)[0]
@@ -233,12 +239,12 @@ def bars(board: Board, section: Section) -> Figure:
             _draw_bars(axis, [row.cells.get(benchmark.key, Cell()) for row in section.rows], colours)
             axis.axvline(100, color="#333333", linewidth=0.8, linestyle="--")
             axis.xaxis.set_major_locator(MaxNLocator(4))
-            axis.set_title(_plain(benchmark.title), fontsize=9)
+            axis.set_title(plain_label(benchmark.title), fontsize=9)
             axis.set_xlabel("% of vanilla")
             axis.grid(False, axis="y")
-        axes[0].set_yticks(range(count), [_plain(row.label, _LONGEST_LABEL) for row in section.rows])
+        axes[0].set_yticks(range(count), [plain_label(row.label, LONGEST_LABEL) for row in section.rows])
         axes[0].set_ylim(count - 0.4, -0.6)  # the best row on top
-        figure.suptitle(f"{_plain(board.title)}: {_plain(section_heading(section))}", fontsize=10)
+        figure.suptitle(f"{plain_label(board.title)}: {plain_label(section_heading(section))}", fontsize=10)
     return figure
 
 
@@ -252,7 +258,7 @@ def _draw_bars(axis: Axes, cells: Sequence[Cell], colours: Sequence[str]) -> Non
             axis.errorbar(cell.relative, place, xerr=errors, fmt="none", ecolor="#333333", elinewidth=0.8)
 
 
-def _plain(text: str, longest: int = 100) -> str:
+def plain_label(text: str, longest: int = 100) -> str:
     """Keeps names from records from being read as mathematics or hidden from a legend, or too long to be drawn."""
     single = "".join(sign if sign.isprintable() else " " for sign in text)
     if len(single) > longest:  # the end tells long names apart
@@ -265,6 +271,6 @@ def render(figure: Figure, kind: str) -> bytes:
     """Returns a figure as `svg` or `png` bytes without dates or version marks."""
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
     return buffer.getvalue()

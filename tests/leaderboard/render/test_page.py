@@ -180,11 +180,21 @@ def test_a_card_opens_by_keyboard_takes_the_focus_and_gives_it_back(browser: Any
     for wanted in (f"{cell.score:.1f}", f"[{cell.low:.1f}, {cell.high:.1f}]", str(cell.documents), "0123456789abcdef"):
         assert wanted in run(browser, "document.querySelector('dialog').textContent"), wanted
     assert "192.0 per layer (33.3 % of 576)" in text and "executed" in text
+    assert "With its default options no serving engine can run it." in text
     assert "decode time per token, peak memory" in text
     key(browser, Keys.ESCAPE)
     assert not dialog.is_displayed()
     assert run(browser, "document.activeElement.closest('tr').dataset.label") == "swiftvlm"
     assert "card=" not in browser.current_url
+
+
+def test_a_card_says_whether_a_serving_engine_can_be_handed_its_rows(browser: Any, page: Path) -> None:
+    show(browser, page)
+    press(browser, f"{TABLE} tr[data-label=visionzip] button.open")
+    assert "can be handed its rows" in browser.find_element("css selector", "dialog").text
+    press(browser, "dialog button.close")
+    press(browser, f"{TABLE} tr[data-label=my_method] button.open")
+    assert "serving engine" not in browser.find_element("css selector", "dialog").text, "nothing is known of it"
 
 
 def test_a_card_says_how_to_make_its_row_again_and_links_its_files(browser: Any, page: Path, board: Board) -> None:

@@ -19,7 +19,8 @@ function card_head(row, section) {
   return h("header", {}, h("div", {}, h("h2", { id: "card-title", tabindex: "-1" }, swatch(row, 20), facts ? facts.title : row.method),
     h("p", { class: "muted" }, `${row.label} · ${section.title}`),
     facts ? h("p", {}, `${facts.summary[0].toUpperCase()}${facts.summary.slice(1)}.`) : h("p", { class: "muted" }, "Not a registered method: nothing is known of it but its records."),
-    facts ? h("p", { class: "muted" }, source, ` · authors' code: ${facts.code}`) : null), close);
+    facts ? h("p", { class: "muted" }, source, ` · authors' code: ${facts.code}`) : null,
+    facts ? h("p", { class: "muted" }, facts.servable ? "With its default options a serving engine can be handed its rows." : "With its default options no serving engine can run it.") : null), close);
 }
 
 // Why the row is marked: every mark of its cells in words, its status and its notes.
