@@ -178,12 +178,7 @@ class PruningSession:
         stages = [{stage.boundary: stage for stage in plan.stages} for plan in plans]
         self._rotation = self._prompt_rotation = Rotations(self.adapter.decoder, hidden).of_batch(rows)
         boundaries = set().union(*stages)
-        carries: list[Any] = [None] * len(rows)
-        if "decoder_input" in self.method.needs:
-            due = {number: Stage(0, len(rows[number].index)) for number, own in enumerate(stages) if own}
-            at = self._boundary(hidden, None, rows, carries, None)
-            for number, carry in self._consultation.ask(self.method.prepare, due, at).items():
-                carries[number] = carry
+        carries = self._prepare(stages, hidden, rows)
         tables: tuple[Segment, Tensor | None, tuple[Tensor, Tensor]] | None = None
         previous: Tensor | None = None
         for layer, module in enumerate(self.adapter.decoder.layers):
@@ -215,6 +210,16 @@ class PruningSession:
         self._tower.forget()
         self._modules.forget()
         return hidden
+
+    def _prepare(self, stages: Sequence[Mapping[int, Stage]], hidden: Tensor, rows: Sequence[SampleRows]) -> list[Any]:
+        """What the method wants to remember of every sample's decoder input."""
+        carries: list[Any] = [None] * len(rows)
+        if "decoder_input" in self.method.needs:
+            due = {number: Stage(0, len(rows[number].index)) for number, own in enumerate(stages) if own}
+            at = self._boundary(hidden, None, rows, carries, None)
+            for number, carry in self._consultation.ask(self.method.prepare, due, at).items():
+                carries[number] = carry
+        return carries
 
     def _tables(
         self, rows: Sequence[SampleRows], hidden: Tensor
