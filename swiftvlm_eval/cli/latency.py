@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from swiftvlm_eval.cli.latency_table import print_latency, ratio, row_as_json
 from swiftvlm_eval.cli.options import (
     AttnOption,
-    BatchSizeOption,
     BudgetsOption,
     DeviceOption,
     DtypeOption,
@@ -55,7 +54,9 @@ def latency_command(
     ] = "auto",
     text_tokens: Annotated[int, typer.Option(min=2, help="Text tokens of the prompt, beside the visual ones.")] = 64,
     output_tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded after each prefill.")] = 8,
-    batch_size: BatchSizeOption = 1,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", "--batch_size", min=1, help="Prompts a prefill, all of one length.")
+    ] = 1,
     rounds: Annotated[
         int,
         typer.Option(min=3, help="Timed rounds; every contender runs once in each. p90 needs 10, p99 needs 100."),
