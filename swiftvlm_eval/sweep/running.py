@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swiftvlm_eval.models.encode_once import EncodeOnce
 from swiftvlm_eval.models.families import family_of
 from swiftvlm_eval.pruning.budget import BudgetError
 from swiftvlm_eval.pruning.registry import make_method
@@ -16,6 +17,7 @@ from swiftvlm_eval.runs.provenance import commit, package_versions
 from swiftvlm_eval.sweep.claims import Claim
 from swiftvlm_eval.sweep.configurations import Configuration, settled
 from swiftvlm_eval.sweep.documents import Documents
+from swiftvlm_eval.sweep.features import encoding_once
 from swiftvlm_eval.sweep.processes import Processes
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ class Sweep:
         limit: documents per task, for trying things out; such records are marked.
         processes: those that share the documents; found out if not given.
         on_answers: called with the number of answers that this process just gave or found, in place of a bar.
+        once: encodes every image once for all configurations whose needs it serves; None for none.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Sweep:
         limit: int | None = None,
         processes: Processes | None = None,
         on_answers: Callable[[int], object] | None = None,
+        once: EncodeOnce | None = None,
     ) -> None:
         from swiftvlm_eval.lmms.model import model_class
 
@@ -93,6 +97,7 @@ class Sweep:
         self.limit = limit
         self.processes = processes or Processes(checkpoint.model.device.type)
         self.on_answers = on_answers
+        self.once = once
         self.family = family_of(checkpoint.family)
         self.model_class = model_class(self.family.name)
 
@@ -236,7 +241,8 @@ class Sweep:
             on_answers=self.on_answers,
             **configuration.options,
         )
-        results_file = self._evaluate(model, configuration)
+        with encoding_once(self.checkpoint, self.once, model.method.needs):
+            results_file = self._evaluate(model, configuration)
         return processes.told(lambda: self._keep(configuration, results_file))
 
     def _keep(self, configuration: Configuration, results_file: Path | None) -> Path:

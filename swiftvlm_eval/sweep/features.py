@@ -1,0 +1,193 @@
+"""Whether a sweep encodes its images once: what that takes, whether it pays, and whether it fits."""
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from swiftvlm_eval.models.adapter import FamilyAdapter
+from swiftvlm_eval.models.checkpoint import Checkpoint
+from swiftvlm_eval.models.encode_once import EncodeOnce, maker_of, refuse_other_features, settled
+from swiftvlm_eval.models.feature_folder import FeatureFolder
+from swiftvlm_eval.models.feature_store import FeatureStore
+from swiftvlm_eval.models.image_features import Part, parts_for
+from swiftvlm_eval.pruning.registry import make_method
+from swiftvlm_eval.sweep.configurations import Configuration
+
+FeatureMode = Literal["auto", "memory", "folder", "off"]
+GIB = 1 << 30
+COPIES = {"features": 1, "layer_input": 1}
+"""Of one tensor [T, 1 + P, D] in a part."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for.
+
+    Attributes:
+        mode: `auto`, `memory` (there alone), `folder` (what does not fit into memory goes there) or `off`.
+        memory: GiB of each process's memory.
+        folder: GiB of the folder, of all processes together.
+    """
+
+    mode: FeatureMode = "auto"
+    memory: float = 4.0
+    folder: float = 16.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of it.
+
+    Attributes:
+        said: one line for people.
+        parts: what is kept of an image; None if every configuration encodes its images itself.
+        spills: what does not fit into memory goes to the folder.
+    """
+
+    said: str
+    parts: frozenset[Part] | None = None
+    spills: bool = False
+
+
+def bytes_per_image(adapter: FamilyAdapter, parts: Collection[Part], itemsize: int) -> int:
+    """The most that one image takes, in bytes.
+
+    Args:
+        adapter: the model.
+        parts: what is kept.
+        itemsize: bytes of one number.
+    """
+    shape, config = adapter.tower.shape, adapter.model.config
+    side = int(config.vision_config.image_size)
+    tilings = [
+        (height // side) * (width // side) for height, width in getattr(config, "image_grid_pinpoints", None) or []
+    ]
+    inputs = 1 + max(tilings) if tilings else 1
+    tensors = sum(COPIES.get(part, 0) for part in parts) + ("states" in parts) * (1 + len(adapter.tower.layers))
+    numbers = tensors * (1 + shape.patches) * shape.hidden_size + ("pixels" in parts) * 3 * side * side
+    return inputs * numbers * itemsize
+
+
+def decide(
+    wish: Wish,
+    checkpoint: Checkpoint,
+    grid: Sequence[Configuration],
+    *,
+    images: int,
+    documents: int,
+    batch_size: int,
+    processes: int = 1,
+) -> Decision:
+    """Whether images are encoded once, and where their features are kept.
+
+    Args:
+        wish: as asked for.
+        checkpoint: the model.
+        grid: configurations that are to be run.
+        images: different ones, at most.
+        documents: of one configuration.
+        batch_size: prompts per batch; alone in its batch a prompt is timed, unless its image is encoded already.
+        processes: that share the documents.
+    """
+    own = "every configuration encodes its images itself"
+    if wish.mode == "off":
+        return Decision(f"image features: off; {own}")
+    if wish.mode == "auto" and batch_size == 1:
+        return Decision(
+            f"image features: off; {own}, since at batch size 1 answers are timed with the vision tower "
+            "(--features memory encodes each image once and leaves times out)"
+        )
+    try:
+        refuse_other_features(checkpoint)
+    except ValueError as error:
+        return Decision(f"image features: off ({error}); {own}")
+    needs = [make_method(cell.method, cell.options).needs for cell in grid]
+    served = [parts for each in needs if (parts := parts_for(each)) is not None]
+    if len(served) * documents <= images:
+        return Decision(f"image features: off; no image is met twice by the {len(served)} configurations to be run")
+    room = int((wish.memory * processes + (0 if wish.mode == "memory" else wish.folder)) * GIB)
+    taken = 0
+    for kept in (served, [parts for parts in served if "states" not in parts]):  # the states of all layers are large
+        parts = settled(frozenset[Part]().union(*kept))
+        taken = taken or images * bytes_per_image(checkpoint.adapter, parts, checkpoint.model.dtype.itemsize)
+        own_bytes = images * bytes_per_image(checkpoint.adapter, parts, checkpoint.model.dtype.itemsize)
+        if len(kept) * documents > images and (own_bytes <= room or wish.mode != "auto"):
+            said = (
+                f"image features: up to {images:,} images are encoded once for {len(kept)} configurations and take at "
+                f"most {_size(own_bytes)} of {_bounds(wish, processes)}; answers are not timed"
+            )
+            said += "; what does not fit is encoded anew" if own_bytes > room else ""
+            others = len(grid) - len(kept)
+            said += f"; {others} others run the vision tower themselves" if others else ""
+            return Decision(said, parts, wish.mode != "memory")
+    return Decision(
+        f"image features: off; those of up to {images:,} images take {_size(taken)}, which does not fit into "
+        f"{_bounds(wish, processes)} (--features-memory, --features-folder); {own}"
+    )
+
+
+def _bounds(wish: Wish, processes: int) -> str:
+    """Both bounds for people."""
+    memory = f"{wish.memory:g} GiB of memory" + (f" in each of {processes} processes" if processes > 1 else "")
+    return memory if wish.mode == "memory" else f"{memory}, then {wish.folder:g} GiB of the folder `features`"
+
+
+def _size(count: int) -> str:
+    """Bytes for people."""
+    for unit, size in (("TiB", GIB << 10), ("GiB", GIB), ("MiB", 1 << 20)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count / 1024:.3g} KiB"
+
+
+def open_store(decision: Decision, wish: Wish, checkpoint: Checkpoint, out: Path) -> EncodeOnce | None:
+    """What encodes images once, as decided; entries of an interrupted call are found in `out/features`."""
+    if decision.parts is None:
+        return None
+    folder = None
+    if decision.spills and wish.folder > 0:
+        folder = FeatureFolder(out / "features", maker_of(checkpoint, decision.parts), int(wish.folder * GIB))
+    return EncodeOnce(checkpoint, FeatureStore(int(wish.memory * GIB), folder), decision.parts)
+
+
+@contextmanager
+def encoding_once(checkpoint: Checkpoint, once: EncodeOnce | None, needs: Collection[str]) -> Iterator[None]:
+    """Lets a checkpoint take images from `once` in the block, if a method with such needs can do with them."""
+    checkpoint.once = once if once is not None and once.serves(needs) else None
+    try:
+        yield
+    finally:
+        checkpoint.once = None
+
+
+def count_images(tasks: Mapping[str, Any], limit: int | None) -> int:
+    """Different images of the tasks' documents, by their files' bytes: at least as many as there are by pixels.
+
+    Tasks whose documents hold their images in no column of images count one for each document.
+
+    Args:
+        tasks: lmms-eval tasks by name.
+        limit: documents of each that are asked.
+    """
+    from datasets import Image
+
+    found: set[bytes] = set()
+    unknown = 0
+    for task in tasks.values():
+        documents = task.eval_docs
+        asked = len(documents) if limit is None else min(limit, len(documents))
+        columns = [name for name, kind in getattr(documents, "features", {}).items() if isinstance(kind, Image)]
+        if not columns:
+            unknown += asked
+            continue
+        files = documents.select(range(asked)).select_columns(columns)
+        for column in columns:
+            files = files.cast_column(column, Image(decode=False))
+        for row in files:
+            for file in filter(None, row.values()):
+                content = file["bytes"] if file["bytes"] is not None else str(file["path"]).encode()
+                found.add(hashlib.blake2b(content, digest_size=16).digest())
+    return unknown + len(found)
