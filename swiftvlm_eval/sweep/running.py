@@ -1,11 +1,14 @@
 """Runs configurations one after the other, together with the other processes that share the output folder."""
 
+import gc
 import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from swiftvlm_eval.models.encode_once import EncodeOnce
@@ -108,15 +111,16 @@ class Sweep:
             RuntimeError: a run failed, or left out documents; its answers so far are kept.
         """
         elsewhere = []
-        for configuration in grid:
-            outcome = self._attempt(configuration)
-            if outcome.status == "claimed":
-                elsewhere.append(configuration)
-            else:
-                yield outcome
-        # by now their records may be there, or their processes gone
-        for configuration in elsewhere:
-            yield self._attempt(configuration)
+        with _what_is_there_kept():
+            for configuration in grid:
+                outcome = self._attempt(configuration)
+                if outcome.status == "claimed":
+                    elsewhere.append(configuration)
+                else:
+                    yield outcome
+            # by now their records may be there, or their processes gone
+            for configuration in elsewhere:
+                yield self._attempt(configuration)
 
     def preview(self, grid: Sequence[Configuration]) -> list[Preview]:
         """What `run` would do, without doing it: nothing is claimed, written or deleted."""
@@ -293,10 +297,11 @@ class Sweep:
             batch_size=self.batch_size,
             limit=self.limit,
             log_samples=True,
-            task_manager=self.documents.manager,
+            task_manager=self.documents.ready(),
             verbosity="WARNING",
             datetime_str=stamp,
             torch_random_seed=configuration.seed,
+            cli_args=SimpleNamespace(process_with_media=False),  # its command line's default: scores need no images
         )
         if results is None:
             return None
@@ -330,3 +335,14 @@ class Sweep:
 
         facts = json.dumps([commit(), package_versions(), device_name(self.checkpoint.model.device)], sort_keys=True)
         return hashlib.sha256(facts.encode()).hexdigest()[:8]
+
+
+@contextmanager
+def _what_is_there_kept() -> Iterator[None]:
+    """Spares what is there already from garbage collection: each run collects twice, and libraries are large."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
