@@ -80,8 +80,8 @@ class EncodeOnce:
         for name, image in zip(names, images, strict=True):
             if name in stored or name in fresh:
                 continue
-            entry = self.store.get(name)
-            if entry is not None and set(entry.parts) == self.parts:
+            entry = self._stored(name)
+            if entry is not None:
                 stored[name] = entry
             else:
                 inputs, counts = self.checkpoint.preprocess([image])
@@ -93,11 +93,15 @@ class EncodeOnce:
         """The model's argument for images that are encoded already; what is new is encoded now, and kept."""
         entries = dict(images.stored)
         for name, (inputs, visual_tokens) in images.fresh.items():
-            entry = self.store.get(name)  # an earlier batch may have had it since
+            entry = self._stored(name)  # an earlier batch may have had it since
             entries[name] = self._encode(name, inputs, visual_tokens) if entry is None else entry
         self.found += sum(name not in images.fresh for name in images.names)
         in_order = [entries[name] for name in images.names]
         return {"mm_encoder_outputs": {"image": encoded(self.checkpoint.adapter, in_order, self._device)}}
+
+    def _stored(self, name: str) -> ImageFeatures | None:
+        entry = self.store.get(name)
+        return entry if entry is not None and set(entry.parts) == self.parts else None
 
     def _encode(self, name: str, inputs: Mapping[str, Tensor], visual_tokens: int) -> ImageFeatures:
         pixels = inputs["pixel_values"].flatten(0, -4).to(self._device, self.checkpoint.model.dtype)

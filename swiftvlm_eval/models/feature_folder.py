@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import get_ident
 
@@ -62,7 +63,8 @@ class FeatureFolder:
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())
             logger.warning("{}/{}: refused ({}); the image is encoded anew", path.parent.name, path.name, reason)
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             self._bytes = None
             return None
 
@@ -84,8 +86,10 @@ class FeatureFolder:
             part.replace(path)
         except (OSError, SafetensorError) as error:
             self._usable = False
-            logger.warning("{}: nothing more is stored there ({})", self.root.name, error)
-            part.unlink(missing_ok=True)
+            reason = getattr(error, "strerror", None) or error
+            logger.warning("{}: nothing more is stored there ({})", self.root.name, reason)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
             return False
         self._bytes = (self._bytes or 0) + written
         return True

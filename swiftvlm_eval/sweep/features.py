@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from datasets import Image
+
 from swiftvlm_eval.models.adapter import FamilyAdapter
 from swiftvlm_eval.models.checkpoint import Checkpoint
 from swiftvlm_eval.models.encode_once import EncodeOnce, maker_of, refuse_other_features, settled
@@ -18,8 +20,8 @@ from swiftvlm_eval.sweep.configurations import Configuration
 
 FeatureMode = Literal["auto", "memory", "folder", "off"]
 GIB = 1 << 30
-COPIES = {"features": 1, "layer_input": 1}
-"""Of one tensor [T, 1 + P, D] in a part."""
+IMAGE_NAMES = ("cluster_id", "imageId", "image_id")
+"""Columns in which tasks name the image of a document that does not hold it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def bytes_per_image(adapter: FamilyAdapter, parts: Collection[Part], itemsize: i
         (height // side) * (width // side) for height, width in getattr(config, "image_grid_pinpoints", None) or []
     ]
     inputs = 1 + max(tilings) if tilings else 1
-    tensors = sum(COPIES.get(part, 0) for part in parts) + ("states" in parts) * (1 + len(adapter.tower.layers))
+    tensors = len({"features", "layer_input"} & set(parts)) + ("states" in parts) * (1 + len(adapter.tower.layers))
     numbers = tensors * (1 + shape.patches) * shape.hidden_size + ("pixels" in parts) * 3 * side * side
     return inputs * numbers * itemsize
 
@@ -164,30 +166,37 @@ def encoding_once(checkpoint: Checkpoint, once: EncodeOnce | None, needs: Collec
 
 
 def count_images(tasks: Mapping[str, Any], limit: int | None) -> int:
-    """Different images of the tasks' documents, by their files' bytes: at least as many as there are by pixels.
+    """Different images of the tasks' documents: at least as many as there are by their pixels.
 
-    Tasks whose documents hold their images in no column of images count one for each document.
+    They are told apart by their files' bytes, or where documents hold no image by the column that names it; where there
+    is neither, every document counts as one.
 
     Args:
         tasks: lmms-eval tasks by name.
         limit: documents of each that are asked.
     """
-    from datasets import Image
-
-    found: set[bytes] = set()
-    unknown = 0
-    for task in tasks.values():
+    found: set[tuple[str, object]] = set()
+    for name, task in tasks.items():
         documents = task.eval_docs
-        asked = len(documents) if limit is None else min(limit, len(documents))
-        columns = [name for name, kind in getattr(documents, "features", {}).items() if isinstance(kind, Image)]
-        if not columns:
-            unknown += asked
-            continue
-        files = documents.select(range(asked)).select_columns(columns)
-        for column in columns:
-            files = files.cast_column(column, Image(decode=False))
-        for row in files:
-            for file in filter(None, row.values()):
-                content = file["bytes"] if file["bytes"] is not None else str(file["path"]).encode()
-                found.add(hashlib.blake2b(content, digest_size=16).digest())
-    return unknown + len(found)
+        asked = range(len(documents) if limit is None else min(limit, len(documents)))
+        columns = getattr(documents, "features", {})
+        named = next((column for column in IMAGE_NAMES if column in columns), None)
+        if any(isinstance(kind, Image) for kind in columns.values()):
+            found |= {("", digest) for digest in _file_digests(documents.select(asked))}
+        elif named:
+            found |= {(name, image) for image in documents.select(asked)[named]}
+        else:
+            found |= {(name, number) for number in asked}
+    return len(found)
+
+
+def _file_digests(documents: Any) -> Iterator[bytes]:
+    """A digest of every image file of a data set, none of which is decoded."""
+    columns = [name for name, kind in documents.features.items() if isinstance(kind, Image)]
+    files = documents.select_columns(columns)
+    for column in columns:
+        files = files.cast_column(column, Image(decode=False))
+    for row in files:
+        for file in filter(None, row.values()):
+            content = file["bytes"] if file["bytes"] is not None else str(file["path"]).encode()
+            yield hashlib.blake2b(content, digest_size=16).digest()
