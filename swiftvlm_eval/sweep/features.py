@@ -168,8 +168,8 @@ def encoding_once(checkpoint: Checkpoint, once: EncodeOnce | None, needs: Collec
 def count_images(tasks: Mapping[str, Any], limit: int | None) -> int:
     """Different images of the tasks' documents: at least as many as there are by their pixels.
 
-    They are told apart by their files' bytes, or where documents hold no image by the column that names it; where there
-    is neither, every document counts as one.
+    They are told apart by their files' bytes, or where documents hold no image by the column that names it; where
+    there is neither, every document counts as one.
 
     Args:
         tasks: lmms-eval tasks by name.
