@@ -75,7 +75,7 @@ class Cells:
             wish,
             self.checkpoint,
             make_grid(parse_methods(f"{GRID},{self.given.methods}"), ["1/3"], visual_tokens=144),
-            images=count_images(self.documents.tasks, limit),
+            count=lambda: count_images(self.documents.tasks, limit),
             documents=sum(self.documents.expected(limit).values()),
             batch_size=self.given.batch_size,
         )

@@ -73,23 +73,29 @@ def run_sweep(
         return outcomes
 
 
-def encode_once(wish: "Wish", sweep: "Sweep", grid: Sequence["Configuration"]) -> "EncodeOnce | None":
+def encode_once(asked: "Wish", sweep: "Sweep", grid: Sequence["Configuration"]) -> "EncodeOnce | None":
     """What encodes images once for the configurations that are still to be run, if anything does; a line says so."""
-    from swiftvlm_eval.sweep.features import count_images, decide, open_store
+    from swiftvlm_eval.sweep.features import count_images, decide, on_this_machine, open_store
+
+    wish = sweep.processes.told(lambda: on_this_machine(asked, sweep.out, sweep.processes.count))
 
     def decision() -> Any:
         to_run = [preview.configuration for preview in sweep.preview(grid) if preview.status == "run"]
+        if not to_run:
+            return None
         return decide(
             wish,
             sweep.checkpoint,
             to_run,
-            images=count_images(sweep.documents.tasks, sweep.limit),
+            count=lambda: count_images(sweep.documents.tasks, sweep.limit),
             documents=sum(sweep.documents.expected(sweep.limit).values()),
             batch_size=sweep.batch_size,
             processes=sweep.processes.count,
         )
 
     decided = sweep.processes.told(decision)
+    if decided is None:
+        return None
     console.print(escape(decided.said), soft_wrap=True)
     return open_store(decided, wish, sweep.checkpoint, sweep.out)
 

@@ -35,7 +35,7 @@ class PrunedTokenCounts(TokenCounts):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Seconds:
-    """How long one answer took, in seconds; None where a batch shares its time.
+    """How long one answer took, in seconds; None where a batch shares its time, or the vision tower is not in it.
 
     Attributes:
         prefill: until the first token was there.

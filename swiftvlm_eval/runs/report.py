@@ -97,7 +97,8 @@ class SampleReport(_Said):
         selection_flops_t: the selection's part, by kind of work.
         flops_paper_t: the prefill as the papers count it.
         attributed_mean: mean visual rows per layer as the method's own paper counts them, where that differs.
-        prefill_s: until the first token; None where a batch shares its time.
+        prefill_s: until the first token; None where a batch shares its time, or where the image's features were stored
+            and the vision tower did not run.
         total_s: of the whole answer; likewise.
         run: the run; with the first sample of a task.
     """

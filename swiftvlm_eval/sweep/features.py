@@ -1,9 +1,11 @@
 """Whether a sweep encodes its images once: what that takes, whether it pays, and whether it fits."""
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +22,8 @@ from swiftvlm_eval.sweep.configurations import Configuration
 
 FeatureMode = Literal["auto", "memory", "folder", "off"]
 GIB = 1 << 30
+OFF = "image features: off"
+EACH_ITS_OWN = "every configuration encodes its images itself"
 IMAGE_NAMES = ("cluster_id", "imageId", "image_id")
 """Columns in which tasks name the image of a document that does not hold it."""
 
@@ -78,7 +82,7 @@ def decide(
     checkpoint: Checkpoint,
     grid: Sequence[Configuration],
     *,
-    images: int,
+    count: Callable[[], int],
     documents: int,
     batch_size: int,
     processes: int = 1,
@@ -89,52 +93,73 @@ def decide(
         wish: as asked for.
         checkpoint: the model.
         grid: configurations that are to be run.
-        images: different ones, at most.
+        count: finds out how many different images there are, at most; called if it matters.
         documents: of one configuration.
         batch_size: prompts per batch; alone in its batch a prompt is timed, unless its image is encoded already.
         processes: that share the documents.
     """
-    own = "every configuration encodes its images itself"
     if wish.mode == "off":
-        return Decision(f"image features: off; {own}")
+        return Decision(f"{OFF}; {EACH_ITS_OWN}")
     if wish.mode == "auto" and batch_size == 1:
         return Decision(
-            f"image features: off; {own}, since at batch size 1 answers are timed with the vision tower "
+            f"{OFF}; {EACH_ITS_OWN}, since at batch size 1 answers are timed with the vision tower "
             "(--features memory encodes each image once and leaves times out)"
         )
     try:
         refuse_other_features(checkpoint)
     except ValueError as error:
-        return Decision(f"image features: off ({error}); {own}")
+        return Decision(f"{OFF} ({error}); {EACH_ITS_OWN}")
     needs = [make_method(cell.method, cell.options).needs for cell in grid]
     served = [parts for each in needs if (parts := parts_for(each)) is not None]
+    images = count()
     if len(served) * documents <= images:
-        return Decision(f"image features: off; no image is met twice by the {len(served)} configurations to be run")
+        return Decision(f"{OFF}; no image is met twice by the {len(served)} configurations to be run")
     room = int((wish.memory * processes + (0 if wish.mode == "memory" else wish.folder)) * GIB)
-    taken = 0
-    for kept in (served, [parts for parts in served if "states" not in parts]):  # the states of all layers are large
+    without_states = [parts for parts in served if "states" not in parts]  # those of all layers are large
+    sizes = []
+    for kept in (served, without_states):
         parts = settled(frozenset[Part]().union(*kept))
-        taken = taken or images * bytes_per_image(checkpoint.adapter, parts, checkpoint.model.dtype.itemsize)
-        own_bytes = images * bytes_per_image(checkpoint.adapter, parts, checkpoint.model.dtype.itemsize)
-        if len(kept) * documents > images and (own_bytes <= room or wish.mode != "auto"):
+        sizes.append(images * bytes_per_image(checkpoint.adapter, parts, checkpoint.model.dtype.itemsize))
+        if len(kept) * documents > images and (sizes[-1] <= room or wish.mode != "auto"):
+            others = len(grid) - len(kept)
             said = (
                 f"image features: up to {images:,} images are encoded once for {len(kept)} configurations and take at "
-                f"most {_size(own_bytes)} of {_bounds(wish, processes)}; answers are not timed"
+                f"most {_size(sizes[-1])} of {_bounds(wish, processes)}; answers are not timed"
+                f"{'; what does not fit is encoded anew' if sizes[-1] > room else ''}"
+                f"{f'; the other {others} run the vision tower themselves' if others else ''}"
             )
-            said += "; what does not fit is encoded anew" if own_bytes > room else ""
-            others = len(grid) - len(kept)
-            said += f"; {others} others run the vision tower themselves" if others else ""
             return Decision(said, parts, wish.mode != "memory")
     return Decision(
-        f"image features: off; those of up to {images:,} images take {_size(taken)}, which does not fit into "
-        f"{_bounds(wish, processes)} (--features-memory, --features-folder); {own}"
+        f"{OFF}; those of up to {images:,} images take {_size(sizes[0])}, which does not fit into "
+        f"{_bounds(wish, processes)} (--features-memory, --features-folder); {EACH_ITS_OWN}"
+    )
+
+
+def on_this_machine(wish: Wish, out: Path, processes: int) -> Wish:
+    """The wish with bounds that this machine can keep, where nobody asked for others: `auto` alone.
+
+    No more than a quarter of the machine's memory, shared by all processes, and half of what is free on the disk.
+
+    Args:
+        wish: as asked for.
+        out: an existing folder on that disk.
+        processes: that run here.
+    """
+    if wish.mode != "auto":
+        return wish
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 4 / processes / GIB
+    except (AttributeError, ValueError, OSError):  # a system that does not say
+        memory = wish.memory
+    return replace(
+        wish, memory=min(wish.memory, memory), folder=min(wish.folder, shutil.disk_usage(out).free / 2 / GIB)
     )
 
 
 def _bounds(wish: Wish, processes: int) -> str:
     """Both bounds for people."""
-    memory = f"{wish.memory:g} GiB of memory" + (f" in each of {processes} processes" if processes > 1 else "")
-    return memory if wish.mode == "memory" else f"{memory}, then {wish.folder:g} GiB of the folder `features`"
+    memory = f"{wish.memory:.3g} GiB of memory" + (f" in each of {processes} processes" if processes > 1 else "")
+    return memory if wish.mode == "memory" else f"{memory}, then {wish.folder:.3g} GiB of the folder `features`"
 
 
 def _size(count: int) -> str:

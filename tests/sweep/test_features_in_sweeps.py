@@ -22,7 +22,7 @@ from swiftvlm_eval.models.feature_store import FeatureStore
 from swiftvlm_eval.models.image_features import ImageFeatures, parts_for
 from swiftvlm_eval.pruning.registry import make_method, method_names
 from swiftvlm_eval.results import read_record
-from swiftvlm_eval.sweep import Configuration, make_grid
+from swiftvlm_eval.sweep import Configuration, features, make_grid
 from swiftvlm_eval.sweep.features import (
     GIB,
     Wish,
@@ -194,7 +194,7 @@ def test_the_size_is_stated_as_it_will_be(own: Checkpoint) -> None:
 
 def decided(own: Checkpoint, methods: str, wish: Wish, **more: Any) -> Any:
     grid = make_grid([(name, {}) for name in methods.split(",")], ["1/2"])
-    return decide(wish, own, grid, **{"images": 1000, "documents": 3000, "batch_size": 8, **more})
+    return decide(wish, own, grid, **{"count": lambda: 1000, "documents": 3000, "batch_size": 8, **more})
 
 
 def test_it_is_on_where_it_pays_and_fits(own: Checkpoint) -> None:
@@ -202,7 +202,7 @@ def test_it_is_on_where_it_pays_and_fits(own: Checkpoint) -> None:
     assert found.parts == {"features", "layer_input"} and found.spills
     size = 1000 * bytes_per_image(own.adapter, found.parts, 4)
     assert f"{size / (1 << 20):.3g} MiB" in found.said and "1,000 images" in found.said
-    assert "once for 3 configurations" in found.said and "1 others run the vision tower" in found.said
+    assert "once for 3 configurations" in found.said and "the other 1 run the vision tower" in found.said
     few = decided(own, "vanilla", Wish(), documents=1000)
     assert few.parts is None and "no image is met twice" in few.said
     assert decided(own, "vanilla", Wish()).parts is not None  # three questions about each image
@@ -210,7 +210,7 @@ def test_it_is_on_where_it_pays_and_fits(own: Checkpoint) -> None:
 
 
 def test_times_at_batch_size_1_are_not_given_up_unasked(own: Checkpoint) -> None:
-    found = decided(own, "vanilla,fastv", Wish(), batch_size=1)
+    found = decided(own, "vanilla,fastv", Wish(), batch_size=1, count=None)  # which takes a while, and is not asked
     assert found.parts is None and "at batch size 1 answers are timed" in found.said and "--features" in found.said
     assert decided(own, "vanilla,fastv", Wish("memory"), batch_size=1).parts == {"features"}
 
@@ -227,11 +227,22 @@ def test_it_is_off_where_it_does_not_fit_and_says_so(own: Checkpoint, tmp_path: 
     assert asked.parts == {"features"} and not asked.spills and "encoded anew" in asked.said
 
 
+def test_a_small_machine_lowers_the_bounds_of_auto_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"SC_PHYS_PAGES": 2 << 20, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(features.os, "sysconf", facts.__getitem__)  # 8 GiB
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 * GIB))
+    assert features.on_this_machine(Wish(), tmp_path, 1) == Wish("auto", 2, 5)
+    assert features.on_this_machine(Wish("auto", 1, 3), tmp_path, 1) == Wish("auto", 1, 3)
+    assert features.on_this_machine(Wish(), tmp_path, 4) == Wish("auto", 0.5, 5)
+    for wish in (Wish("memory"), Wish("folder", 99, 999), Wish("off")):
+        assert features.on_this_machine(wish, tmp_path, 1) == wish
+
+
 def test_the_states_of_all_layers_are_left_out_where_only_they_do_not_fit(own: Checkpoint) -> None:
     both = 1000 * bytes_per_image(own.adapter, ["features", "layer_input"], 4) / GIB
     found = decided(own, "vanilla,visionzip,hiprune", Wish("auto", 1.1 * both, 0))
     assert found.parts == {"features", "layer_input"}
-    assert "2 configurations" in found.said and "1 others run the vision tower themselves" in found.said
+    assert "2 configurations" in found.said and "the other 1 run the vision tower themselves" in found.said
     assert decided(own, "vanilla,visionzip,hiprune", Wish()).parts == {"features", "states"}
 
 

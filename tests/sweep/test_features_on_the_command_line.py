@@ -53,3 +53,5 @@ def test_the_folder_goes_with_a_complete_grid_and_stays_with_another(
     status, said = sweep(tmp_path, *folder, methods="vanilla,fastv,random")
     assert status == 0 and made[1].encoded == 0 and made[1].found == 8  # two cells of four questions
     assert not (tmp_path / "features").exists()
+    status, said = sweep(tmp_path, *folder, methods="vanilla,fastv,random")  # all records are there
+    assert status == 0 and "image features" not in said
