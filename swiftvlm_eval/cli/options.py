@@ -67,6 +67,20 @@ ImageModeOption = Annotated[
         help="Of LLaVA-1.5: pad to a square (the protocol), or the centre crop of the default processor.",
     ),
 ]
+FeaturesOption = Annotated[
+    Literal["auto", "memory", "folder", "off"],
+    typer.Option(
+        help="Encode each image once for the whole grid: in memory, or what does not fit there in the folder "
+        "`features` of --out. Answers are then not timed. auto does so for batches, where it pays and fits. Methods "
+        "that change what the vision tower computes run it themselves."
+    ),
+]
+FeaturesMemoryOption = Annotated[
+    float, typer.Option("--features-memory", min=0, help="GiB of each process's memory for image features.")
+]
+FeaturesFolderOption = Annotated[
+    float, typer.Option("--features-folder", min=0, help="GiB of the folder for image features.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of whatever is drawn at random.")]
 
 

@@ -14,6 +14,9 @@ from swiftvlm_eval.cli.options import (
     BudgetsOption,
     DeviceOption,
     DtypeOption,
+    FeaturesFolderOption,
+    FeaturesMemoryOption,
+    FeaturesOption,
     ImageModeOption,
     LimitOption,
     LookAheadOption,
@@ -70,6 +73,9 @@ def sweep_command(
     device: DeviceOption = "auto",
     attn: AttnOption = "sdpa",
     image_mode: ImageModeOption = "pad",
+    features: FeaturesOption = "auto",
+    features_memory: FeaturesMemoryOption = 4.0,
+    features_folder: FeaturesFolderOption = 16.0,
 ) -> None:
     """Run methods x budgets on one loaded model through lmms-eval, one record per configuration.
 
@@ -85,6 +91,7 @@ def sweep_command(
       - {method: random, budgets: [1/3], seeds: [0, 1, 2]}
     """  # noqa: D301 (click's sign that lines stay)
     from swiftvlm_eval.sweep import parse_shard
+    from swiftvlm_eval.sweep.features import Wish
 
     loading: dict[str, Any] = {
         "revision": revision,
@@ -102,7 +109,8 @@ def sweep_command(
         asked |= {"look_ahead": look_ahead, **loading}
         if dry_run:
             raise typer.Exit(0 if preview_sweep(model, out, grid[part], names("tasks", tasks), **asked) else 1)
-        outcomes = run_sweep(model, out, grid[part], names("tasks", tasks), **asked)
+        wish = Wish(features, features_memory, features_folder)
+        outcomes = run_sweep(model, out, grid[part], names("tasks", tasks), features=wish, **asked)
     except typer.Exit:
         raise
     except (ValueError, RuntimeError, TypeError, OSError) as error:

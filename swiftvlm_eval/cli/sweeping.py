@@ -11,8 +11,10 @@ from swiftvlm_eval.cli.terminal import console, quieten
 
 if TYPE_CHECKING:
     from swiftvlm_eval.models.checkpoint import Checkpoint
-    from swiftvlm_eval.sweep import Configuration, Outcome
+    from swiftvlm_eval.models.encode_once import EncodeOnce
+    from swiftvlm_eval.sweep import Configuration, Outcome, Sweep
     from swiftvlm_eval.sweep.documents import Documents
+    from swiftvlm_eval.sweep.features import Wish
     from swiftvlm_eval.sweep.processes import Processes
 
 
@@ -32,6 +34,7 @@ def run_sweep(
     limit: int | None = None,
     batch_size: int | Literal["auto"] = 1,
     look_ahead: int | None = None,
+    features: "Wish | None" = None,
     **loading: Any,
 ) -> list["Outcome"]:
     """Loads documents, then the model, and runs the grid: a bar for the whole, a line for each configuration.
@@ -40,6 +43,8 @@ def run_sweep(
 
     `budgets` are those of the grid as typed: a count among them is refused, before weights are read, where the
     model's images have other numbers of visual tokens.
+
+    `features` says whether images may be encoded once for the whole grid; what becomes of it is told in a line.
 
     Of several processes only the first one speaks, errors aside.
 
@@ -58,19 +63,43 @@ def run_sweep(
     console.print(f"{len(grid)} configurations; what lmms-eval and libraries say: {escape(str(log))}", soft_wrap=True)
     with logged(log):
         documents, checkpoint = load(model, tasks, processes, budgets=budgets, device=device, **loading)
+        asked: dict[str, Any] = {"batch_size": batch_size, "look_ahead": look_ahead}
+        asked |= {"limit": limit, "processes": processes}
+        once = encode_once(features, Sweep(checkpoint, documents, out, **asked), grid) if features else None
         share = sum(-(-count // processes.count) for count in documents.expected(limit).values())
         with RunBar(len(grid), share) as bar:
-            sweep = Sweep(
-                checkpoint,
-                documents,
-                out,
-                batch_size=batch_size,
-                look_ahead=look_ahead,
-                limit=limit,
-                processes=processes,
-                on_answers=bar.answered,
-            )
-            return _followed(sweep.run(grid), len(grid), bar)
+            sweep = Sweep(checkpoint, documents, out, on_answers=bar.answered, once=once, **asked)
+            outcomes = _followed(sweep.run(grid), len(grid), bar)
+        if once is not None and processes.first and exit_status(outcomes) == 0:
+            once.store.clear()  # of an interrupted grid they stay
+        return outcomes
+
+
+def encode_once(asked: "Wish", sweep: "Sweep", grid: Sequence["Configuration"]) -> "EncodeOnce | None":
+    """What encodes images once for the configurations that are still to be run, if anything does; a line says so."""
+    from swiftvlm_eval.sweep.features import count_images, decide, on_this_machine, open_store
+
+    wish = sweep.processes.told(lambda: on_this_machine(asked, sweep.out, sweep.processes.count))
+
+    def decision() -> Any:
+        to_run = [preview.configuration for preview in sweep.preview(grid) if preview.status == "run"]
+        if not to_run:
+            return None
+        return decide(
+            wish,
+            sweep.checkpoint,
+            to_run,
+            count=lambda: count_images(sweep.documents.tasks, sweep.limit),
+            documents=sum(sweep.documents.expected(sweep.limit).values()),
+            batch_size=sweep.batch_size,
+            processes=sweep.processes.count,
+        )
+
+    decided = sweep.processes.told(decision)
+    if decided is None:
+        return None
+    console.print(escape(decided.said), soft_wrap=True)
+    return open_store(decided, wish, sweep.checkpoint, sweep.out)
 
 
 def load(

@@ -4,8 +4,6 @@ A method declares amounts of work (`PruningMethod.work`); the prices are here an
 paper counts instead is `PruningMethod.overhead_flops`, and a column of its own.
 """
 
-from dataclasses import asdict
-
 from swiftvlm_eval.models.shape import DecoderShape, TowerShape
 from swiftvlm_eval.pruning.contract import PruningMethod
 from swiftvlm_eval.pruning.schedule import Plan
@@ -75,5 +73,5 @@ def selection_flops(
 ) -> dict[str, float]:
     """FLOPs of the selection for one sample, by kind of work; what a method does not do is left out."""
     price = prices(shape, tower)
-    work = asdict(method.work(prompt))
+    work = vars(method.work(prompt))
     return {item: float(amount * price[item]) for item, amount in work.items() if amount}

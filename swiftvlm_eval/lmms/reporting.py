@@ -34,7 +34,7 @@ class PrunedTokenCounts(TokenCounts):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Seconds:
-    """How long one answer took, in seconds; None where a batch shares its time.
+    """How long one answer took, in seconds; None where a batch shares its time, or the vision tower is not in it.
 
     Attributes:
         prefill: until the first token was there.
@@ -55,13 +55,14 @@ class Reporting:
     """
 
     def __init__(self, checkpoint: Checkpoint, method: PruningMethod, describe: Callable[[], RunDescription]) -> None:
+        self._checkpoint = checkpoint
         self._adapter = checkpoint.adapter
         self._method = method
         self._describe = describe
         self._described: set[str] = set()
         self._first: dict[str, Any] = {}
         self._failing: set[str] = set()
-        self._totals = {"samples": 0, "seconds": 0.0, "generated": 0, "visual": 0.0}
+        self._totals = {"samples": 0, "seconds": 0.0, "generated": 0, "visual": 0.0, "without_tower": 0}
 
     def expect(self, requests: Sequence[Instance]) -> None:
         """What will be answered, in any order: the first request of each task is the one to describe the run."""
@@ -106,6 +107,8 @@ class Reporting:
         """What pruning did to one sample; the first sample of a task also describes the run."""
         cost = executed_cost(self._method, trace, self._adapter.decoder.shape, self._adapter.tower.shape)
         task = request.args[-2]
+        if self._checkpoint.once is not None:
+            seconds = Seconds()  # the vision tower is not in them, so they are no times of a whole answer
         if failed and task not in self._failing:
             self._failing.add(task)
             logger.warning("{} doc_id {}: logits are not finite; such samples count as failed", task, request.args[-3])
@@ -136,6 +139,7 @@ class Reporting:
         self._totals["seconds"] += seconds
         self._totals["generated"] += generated
         self._totals["visual"] += trace.mean_visual_tokens
+        self._totals["without_tower"] += self._checkpoint.once is not None
 
     def log_totals(self, rank: int) -> None:
         """Totals over all processes into lmms-eval's throughput table; called on every process."""
@@ -146,6 +150,7 @@ class Reporting:
         samples = sum(part["samples"] for part in totals)
         seconds = sum(part["seconds"] for part in totals)
         generated = int(sum(part["generated"] for part in totals))
+        without_tower = int(sum(part["without_tower"] for part in totals))
         if rank == 0 and samples:
             log_metrics(
                 total_elapsed_time=seconds,
@@ -154,6 +159,7 @@ class Reporting:
                 additional_metrics={
                     "n_samples": int(samples),
                     "mean_visual_tokens": sum(part["visual"] for part in totals) / samples,
+                    **({"n_samples_timed_without_vision_tower": without_tower} if without_tower else {}),
                 },
             )
 

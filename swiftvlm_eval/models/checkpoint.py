@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 from swiftvlm_eval.demo import checkpoint_path
 from swiftvlm_eval.models.adapter import FamilyAdapter, adapter_for
 from swiftvlm_eval.models.attention import KERNELS
+from swiftvlm_eval.models.encode_once import EncodeOnce
 from swiftvlm_eval.models.families import UnknownFamilyError, family_of
 from swiftvlm_eval.models.images import ImageMode, check_sliver, pad_to_square
 from swiftvlm_eval.models.prompts import IMAGE_PLACEHOLDER, prompt_ids
@@ -72,6 +73,7 @@ class Checkpoint:
         processor: image processor on the PIL back-end, tokenizer padding on the left.
         adapter: the engine's view of the model.
         image_mode: `pad` pads LLaVA-1.5 images to a square first; `hf_default` takes the processor as it is.
+        once: keeps what the vision tower made of images, if anything does; see `EncodeOnce`.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Checkpoint:
     processor: Any
     image_mode: ImageMode = "pad"
     adapter: FamilyAdapter = field(init=False)
+    once: EncodeOnce | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.adapter = adapter_for(self.model)
@@ -109,7 +112,7 @@ class Checkpoint:
         """The tokenizer."""
         return self.processor.tokenizer
 
-    def encode(self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> dict[str, Tensor]:
+    def encode(self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> dict[str, Any]:
         """Model inputs of a batch, padded on the left.
 
         Args:
@@ -117,7 +120,8 @@ class Checkpoint:
             images: the images of each prompt.
 
         Returns:
-            `input_ids` and `attention_mask`, [batch, length]; `pixel_values` (and `image_sizes`) if there are images.
+            `input_ids` and `attention_mask`, [batch, length]; if there are images `pixel_values` (and `image_sizes`),
+            or `mm_encoder_outputs` where they are encoded once.
 
         Raises:
             ValueError: images and placeholders do not match, a prompt is longer than the model's context, or an image
@@ -125,10 +129,18 @@ class Checkpoint:
         """
         return self.to_device(self.encode_on_host(prompts, images))
 
-    def encode_on_host(self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> dict[str, Tensor]:
-        """Like `encode`, before anything is moved to the model's device; needs nothing of the model but its config."""
+    def encode_on_host(self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> dict[str, Any]:
+        """Like `encode`, before anything is moved to the model's device; needs nothing of the model but its config.
+
+        Where images are encoded once, `images` stands for them, which is no tensor.
+        """
         flat = [image for own in images for image in own]
-        pixels, counts = self._encode_images(flat)
+        pixels: Mapping[str, Any]
+        if self.once is not None and flat:
+            at_hand, counts = self.once.on_host(flat, self.preprocess)
+            pixels = {"images": at_hand}
+        else:
+            pixels, counts = self.preprocess(flat)
         rows, taken = [], 0
         for prompt, own in zip(prompts, images, strict=True):
             visual_counts = counts[taken : taken + len(own)]
@@ -142,19 +154,22 @@ class Checkpoint:
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
         return {"input_ids": input_ids, "attention_mask": mask, **pixels}
 
-    def to_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def to_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """What `encode_on_host` made, on the model's device; floating point in the model's type.
 
         To CUDA it goes from pinned memory, so that the host need not wait for the copy; what the model does with it
         comes behind the copy.
         """
         device, dtype = self.model.device, self.model.dtype
-        cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
-        if device.type != "cuda":
-            return {name: value.to(device) for name, value in cast.items()}
-        return {name: value.pin_memory().to(device, non_blocking=True) for name, value in cast.items()}
+        tensors = {name: value for name, value in inputs.items() if name != "images"}
+        cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
+        if device.type == "cuda":
+            moved = {name: value.pin_memory().to(device, non_blocking=True) for name, value in cast.items()}
+        else:
+            moved = {name: value.to(device) for name, value in cast.items()}
+        return moved | (inputs["images"].to_device() if "images" in inputs else {})
 
-    def _encode_images(self, images: Sequence[Image.Image]) -> tuple[dict[str, Tensor], list[int]]:
+    def preprocess(self, images: Sequence[Image.Image]) -> tuple[dict[str, Tensor], list[int]]:
         """Pixel tensors of all images, and the visual tokens of each."""
         if not images:
             return {}, []

@@ -20,11 +20,11 @@ class TowerView:
 
     Args:
         adapter: the model.
-        layer_input: [T, 1 + P, D], what entered the feature layer, CLS first.
+        layer_input: [T, 1 + P, D], what entered the feature layer, CLS first; None where nobody needs it.
         features: [T, 1 + P, D], the hidden states that feed the projector, CLS first.
         layout: the sample's layout.
         image_sizes: [images, 2], (height, width) in pixels, for families that pack by them.
-        pixels: [T, 3, S, S], normalised, as the encoder saw them.
+        pixels: [T, 3, S, S], normalised, as the encoder saw them; None where nobody needs them.
         all_states: [T, 1 + P, D] before the first layer and after each one; None unless somebody needs them.
         edited: the rows of each encoder input that came out of the feature layer, where an edit changed them inside
             the tower; `features` are then padded, and None stands for no edits.
@@ -36,22 +36,32 @@ class TowerView:
     def __init__(
         self,
         adapter: FamilyAdapter,
-        layer_input: Tensor,
+        layer_input: Tensor | None,
         features: Tensor,
         layout: VisualLayout,
         image_sizes: Tensor | None,
-        pixels: Tensor,
+        pixels: Tensor | None,
         all_states: Sequence[Tensor] | None = None,
         edited: Sequence[TowerRows] | None = None,
     ) -> None:
         self.adapter = adapter
-        self.layer_input = layer_input
+        self._layer_input = layer_input
         self.features = features
         self.layout = layout
         self.image_sizes = image_sizes
-        self.pixels = pixels
+        self._pixels = pixels
         self.all_states = all_states
         self.edited = edited
+
+    @property
+    def layer_input(self) -> Tensor:
+        """[T, 1 + P, D], what entered the feature layer. Needs: `cls_attention`, `patch_keys` or `tower_states`."""
+        return _kept(self._layer_input, "layer_input", "cls_attention, patch_keys or tower_states")
+
+    @property
+    def pixels(self) -> Tensor:
+        """[T, 3, S, S], normalised, as the encoder saw them. Need: `pixels`."""
+        return _kept(self._pixels, "pixels", "pixels")
 
     @property
     def feature_layer(self) -> int:
@@ -140,7 +150,7 @@ class TowerCapture:
     def __init__(self, adapter: FamilyAdapter) -> None:
         self.adapter = adapter
         self.image_inputs: Mapping[str, Any] = {}
-        self._seen: tuple[Tensor, Tensor] | None = None
+        self._seen: tuple[Tensor | None, Tensor] | None = None
         self._states: list[Tensor] = []
         self._pixels: Tensor | None = None
         self._layouts: tuple[tuple[int, ...], list[VisualLayout]] | None = None
@@ -205,6 +215,13 @@ class TowerCapture:
 
         return get_image_features
 
+    def take(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """A hook before the core's forward: images that the tower saw earlier stand for a pass of it now."""
+        shown = getattr((kwargs.get("mm_encoder_outputs") or {}).get("image"), "shown", None)
+        if shown is not None:
+            self._seen, self._pixels, self._states = (shown.layer_input, shown.features), shown.pixels, shown.states
+            self._layouts, self.image_inputs = None, {"image_sizes": shown.image_sizes}
+
     def forget(self) -> None:
         """Drops the captured tensors."""
         self._seen, self._pixels, self._layouts, self._states, self.image_inputs = None, None, None, [], {}
@@ -238,10 +255,10 @@ class TowerCapture:
 
     def signals(self, counts: Sequence[int], number: int) -> TowerView:
         """The tower's view of one sample."""
-        if self._seen is None or self._pixels is None:
+        if self._seen is None:
             raise RuntimeError("the vision tower has not run inside this prune() block")
         tiles = [self.layout(counts, sample).num_tiles for sample in range(len(counts))]
-        copies = sum(tiles) // len(self._seen[0])  # beams repeat every sample after the tower has run
+        copies = sum(tiles) // len(self._seen[1])  # beams repeat every sample after the tower has run
         start = sum(tiles[: number - number % copies : copies])
         part = slice(start, start + tiles[number])
         images = [len(self.layout(counts, sample).tilings) for sample in range(len(counts))]
@@ -252,7 +269,15 @@ class TowerCapture:
         edited = self._loop.features[part] if self._loop and self._loop.edited and self._loop.features else None
         layout = self.layout(counts, number)
         states = [layer[part] for layer in self._states] or None
-        return TowerView(self.adapter, before[part], after[part], layout, own, self._pixels[part], states, edited)
+        entered = before if before is not None or states is None else self._states[self.adapter.tower.feature_number]
+        first_input, pixels = (None if given is None else given[part] for given in (entered, self._pixels))
+        return TowerView(self.adapter, first_input, after[part], layout, own, pixels, states, edited)
+
+
+def _kept(given: Tensor | None, name: str, needs: str) -> Tensor:
+    if given is None:
+        raise RuntimeError(f"{name}: not kept of images that the tower saw earlier; declare the need {needs}")
+    return given
 
 
 def _stretched(states: Tensor, side: int) -> Tensor:

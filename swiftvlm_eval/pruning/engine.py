@@ -96,7 +96,7 @@ class PruningSession:
             raise RuntimeError("the model is already inside a prune() block; leave it before entering another")
         forward = partial(self._forward)
         forward.pruning_session = self  # type: ignore[attr-defined]
-        hooks = [core.register_forward_pre_hook(self._see_inputs, with_kwargs=True)]
+        hooks = [core.register_forward_pre_hook(see, with_kwargs=True) for see in (self._see_inputs, self._tower.take)]
         try:
             with restored((decoder, "forward"), (core, "get_image_features"), (model, "generate")):
                 decoder.forward = forward

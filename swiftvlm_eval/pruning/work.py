@@ -5,7 +5,8 @@ or more: softmax, norms, rotations, means over heads, sorting, gathering, and th
 """
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
+from operator import add
 
 from swiftvlm_eval.models.layout import VisualLayout
 from swiftvlm_eval.pruning.merging import recycled_counts
@@ -62,7 +63,7 @@ class Work:
 
     def __add__(self, other: "Work") -> "Work":
         """Both, item by item."""
-        return Work(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+        return Work(*map(add, vars(self).values(), vars(other).values()))
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,8 @@ class SampleReport(_Said):
         selection_flops_t: the selection's part, by kind of work.
         flops_paper_t: the prefill as the papers count it.
         attributed_mean: mean visual rows per layer as the method's own paper counts them, where that differs.
-        prefill_s: until the first token; None where a batch shares its time, or other work went on beside it.
+        prefill_s: until the first token; None where a batch shares its time, where other work went on beside it, or
+            where the image's features were stored and the vision tower did not run.
         total_s: of the whole answer; likewise.
         halved_batches: how many batches ran out of memory before the one that this sample's answer is of, with this
             sample in front: the sum over samples is all of them. None of batches of one.

@@ -32,10 +32,21 @@ class Documents:
         if unknown:
             raise ValueError(f"tasks={','.join(unknown)}: unknown to lmms-eval; see `lmms_eval --tasks list`")
         self.tasks: dict[str, Any] = {}
+        self._loaded: dict[Any, Any] = {}
         for name in self.names:
-            leaves = get_task_list(load_tasks([name], self.manager))
-            self.tasks |= {leaf.task_name: leaf.task for leaf in leaves}
+            loaded = load_tasks([name], self.manager)
+            self._loaded = loaded | self._loaded  # the order in which lmms-eval would have them
+            self.tasks |= {leaf.task_name: leaf.task for leaf in get_task_list(loaded)}
         self.counts = {name: len(task.eval_docs) for name, task in self.tasks.items()}
+
+    def ready(self) -> Any:
+        """The index of tasks, which gives the evaluator the loaded ones when it next asks for `names`.
+
+        An evaluation leaves nothing in a task that the next one reads: it makes its requests anew, and what it sets is
+        the same each time.
+        """
+        self.manager.loaded_tasks = list(self.names), self._loaded
+        return self.manager
 
     def expected(self, limit: int | None) -> dict[str, int]:
         """Documents that a run answers, by leaf task."""

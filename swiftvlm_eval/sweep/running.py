@@ -6,8 +6,10 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
+from swiftvlm_eval.models.encode_once import EncodeOnce
 from swiftvlm_eval.models.families import family_of
 from swiftvlm_eval.pruning.budget import BudgetError
 from swiftvlm_eval.pruning.registry import make_method
@@ -16,6 +18,8 @@ from swiftvlm_eval.runs.provenance import commit, package_versions
 from swiftvlm_eval.sweep.claims import Claim
 from swiftvlm_eval.sweep.configurations import Configuration, settled
 from swiftvlm_eval.sweep.documents import Documents
+from swiftvlm_eval.sweep.features import encoding_once
+from swiftvlm_eval.sweep.garbage import what_is_there_kept
 from swiftvlm_eval.sweep.processes import Processes
 
 if TYPE_CHECKING:
@@ -73,6 +77,7 @@ class Sweep:
         limit: documents per task, for trying things out; such records are marked.
         processes: those that share the documents; found out if not given.
         on_answers: called with the number of answers that this process just gave or found, in place of a bar.
+        once: encodes every image once for all configurations whose needs it serves; None for none.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class Sweep:
         limit: int | None = None,
         processes: Processes | None = None,
         on_answers: Callable[[int], object] | None = None,
+        once: EncodeOnce | None = None,
     ) -> None:
         from swiftvlm_eval.lmms.model import model_class
 
@@ -97,6 +103,7 @@ class Sweep:
         self.limit = limit
         self.processes = processes or Processes(checkpoint.model.device.type)
         self.on_answers = on_answers
+        self.once = once
         self.family = family_of(checkpoint.family)
         self.model_class = model_class(self.family.name)
 
@@ -107,15 +114,16 @@ class Sweep:
             RuntimeError: a run failed, or left out documents; its answers so far are kept.
         """
         elsewhere = []
-        for configuration in grid:
-            outcome = self._attempt(configuration)
-            if outcome.status == "claimed":
-                elsewhere.append(configuration)
-            else:
-                yield outcome
-        # by now their records may be there, or their processes gone
-        for configuration in elsewhere:
-            yield self._attempt(configuration)
+        with what_is_there_kept():
+            for configuration in grid:
+                outcome = self._attempt(configuration)
+                if outcome.status == "claimed":
+                    elsewhere.append(configuration)
+                else:
+                    yield outcome
+            # by now their records may be there, or their processes gone
+            for configuration in elsewhere:
+                yield self._attempt(configuration)
 
     def preview(self, grid: Sequence[Configuration]) -> list[Preview]:
         """What `run` would do, without doing it: nothing is claimed, written or deleted."""
@@ -243,7 +251,8 @@ class Sweep:
             on_answers=self.on_answers,
             **configuration.options,
         )
-        results_file = self._evaluate(model, configuration)
+        with encoding_once(self.checkpoint, self.once, model.method.needs):
+            results_file = self._evaluate(model, configuration)
         return processes.told(lambda: self._keep(configuration, results_file))
 
     def _keep(self, configuration: Configuration, results_file: Path | None) -> Path:
@@ -294,10 +303,11 @@ class Sweep:
             batch_size=self.batch_size,
             limit=self.limit,
             log_samples=True,
-            task_manager=self.documents.manager,
+            task_manager=self.documents.ready(),
             verbosity="WARNING",
             datetime_str=stamp,
             torch_random_seed=configuration.seed,
+            cli_args=SimpleNamespace(process_with_media=False),  # its command line's default: scores need no images
         )
         if results is None:
             return None
