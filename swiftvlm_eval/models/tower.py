@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,9 +30,6 @@ class TowerView:
             the tower; `features` are then padded, and None stands for no edits.
     """
 
-    PARTS: ClassVar = ("adapter", "layer_input", "features", "layout", "image_sizes", "pixels", "all_states", "edited")
-    """What it is made of; everything else follows."""
-
     def __init__(
         self,
         adapter: FamilyAdapter,
@@ -52,6 +49,20 @@ class TowerView:
         self._pixels = pixels
         self.all_states = all_states
         self.edited = edited
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What it was made of, by argument; everything else follows."""
+        return {
+            "adapter": self.adapter,
+            "layer_input": self._layer_input,
+            "features": self.features,
+            "layout": self.layout,
+            "image_sizes": self.image_sizes,
+            "pixels": self._pixels,
+            "all_states": self.all_states,
+            "edited": self.edited,
+        }
 
     @property
     def layer_input(self) -> Tensor:

@@ -34,6 +34,8 @@ def with_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
         return type(value)(*parts.values())
     if isinstance(value, tuple | list):
         return type(value)(parts.values())
+    if isinstance(value, TowerView):
+        return TowerView(**parts)
     made = object.__new__(type(value))
     vars(made).update(parts)
     return made
@@ -81,7 +83,7 @@ def _parts(value: Any) -> dict[Any, Any]:
     if is_dataclass(value):
         return {part.name: getattr(value, part.name) for part in fields(value)}
     if isinstance(value, TowerView):
-        return {name: getattr(value, name) for name in TowerView.PARTS}
+        return value.parts
     if isinstance(value, Mapping):
         return dict(value)
     return dict(enumerate(value)) if isinstance(value, tuple | list) else {}

@@ -78,6 +78,12 @@ class Claim:
             Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release()
 
+    def forget(self) -> None:
+        """Deletes what a process left that was killed when its record was written already; one that is held stays."""
+        left = self.note.exists() or Path(self._lock.lock_file).exists()
+        if left and self.take() is None:
+            self.release(done=True)
+
     def _noted(self) -> Holder | None:
         """The process named in the note; None if there is no sound note (a kill may leave half of one)."""
         try:

@@ -171,6 +171,7 @@ class Sweep:
             return Outcome(configuration, "refused", reason=str(error))
         if record := self._record(configuration):
             self._clear_unfinished(configuration)
+            claim.forget()
             return Outcome(configuration, "kept", record)
         if holder := claim.take():
             return Outcome(configuration, "claimed", reason=holder)
