@@ -213,14 +213,14 @@ def _caption(board: Board) -> str:
     now = [(row.label, row.cells[GROUNDING].relative) for row in board.sections[1].rows if GROUNDING in row.cells]
     (first, share, *_), (leader, relative, *_) = ordered(earlier)[0], ordered(now)[0]
     count = len(board.sections[1].rows)
-    return (
-        f"The best {min(SHOWN, count)} of {count} rows. This model is a test bench and no evidence about LLaVA.\n"
-        "Intervals cover documents, not trainings, and the\n"
-        "order depends on the training run: on an earlier checkpoint\n"
-        f"{markdown(first)} led grounding with {share:.1f} % of vanilla, on this one\n"
-        f"{markdown(leader)} with {relative:.1f} %; "
+    text = (
+        f"The best {min(SHOWN, count)} of {count} rows. This model is a test bench and no evidence about LLaVA. "
+        "Intervals cover documents, not trainings, and the order depends on the training run: on an earlier checkpoint "
+        f"{markdown(first)} led grounding with {share:.1f} % of vanilla, on this one {markdown(leader)} with "
+        f"{relative:.1f} %; "
         "[its card](swiftvlm_eval/demo/README.md#the-order-of-the-methods-depends-on-the-training-run) has both."
     )
+    return "\n".join(wrap(text, 119, break_long_words=False, break_on_hyphens=False))
 
 
 def texts(board: Board) -> dict[Path, str]:
