@@ -8,6 +8,7 @@ from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
 from small_sweeps import LIMIT, files, make_sweep
 
 from swiftvlm_eval.sweep import Configuration
+from swiftvlm_eval.sweep.claims import Claim
 
 
 def test_a_lost_samples_file_makes_no_record(
@@ -96,3 +97,16 @@ def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:
     assert (kept.status, kept.record) == ("kept", done.record)
     assert files(tmp_path / "partial") == ["other-00000000.jsonl"]
     assert len(list(records.iterdir())) == 2
+
+
+def test_a_claim_beside_a_finished_record_goes_unless_somebody_holds_it(tmp_path: Path) -> None:
+    """A process may be killed after its record is written and before it gives its claim back."""
+    sweep, grid = make_sweep(tmp_path, "demo_gqa"), [Configuration("vanilla", 1.0)]
+    list(sweep.run(grid))
+    left = Claim(tmp_path / "claims", sweep._identity(grid[0]))
+    assert left.take() is None
+    (held,) = sweep.run(grid)
+    assert held.status == "kept" and len(files(tmp_path / "claims")) == 2
+    left._lock.release()  # as the operating system does when a process is killed
+    (kept,) = sweep.run(grid)
+    assert kept.status == "kept" and not files(tmp_path / "claims")
