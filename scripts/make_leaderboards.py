@@ -216,8 +216,8 @@ def _caption(board: Board) -> str:
     text = (
         f"The best {min(SHOWN, count)} of {count} rows. This model is a test bench and no evidence about LLaVA. "
         "Intervals cover documents, not trainings, and the order depends on the training run: on an earlier "
-        f"checkpoint {markdown(first)} led grounding with {share:.1f} % of vanilla, on this one {markdown(leader)} with "
-        f"{relative:.1f} %; "
+        f"checkpoint {markdown(first)} led grounding with {share:.1f} % of vanilla, on this one {markdown(leader)} "
+        f"with {relative:.1f} %; "
         "[its card](swiftvlm_eval/demo/README.md#the-order-of-the-methods-depends-on-the-training-run) has both."
     )
     return "\n".join(wrap(text, 119, break_long_words=False, break_on_hyphens=False))
