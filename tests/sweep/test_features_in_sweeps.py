@@ -133,8 +133,8 @@ def lines_of(record: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_a_sweep_encodes_each_image_once(tmp_path: Path, batch_size: int) -> None:
-    own, times = checkpoint(), ("prefill_s", "total_s")
-    limit, grid = (4, GRID) if batch_size == 8 else (3, [GRID[0], GRID[1], GRID[3]])
+    own, limit, times = checkpoint(), 4, ("prefill_s", "total_s")
+    grid = GRID if batch_size == 8 else [GRID[0], GRID[1], GRID[3]]
     options = {"batch_size": batch_size, "limit": limit}
     usual = [outcome.record for outcome in make_sweep(tmp_path / "usual", **options).run(grid)]
     sweep = make_sweep(tmp_path / "once", once=EncodeOnce(own, FeatureStore(1 << 30), ["layer_input"]), **options)
