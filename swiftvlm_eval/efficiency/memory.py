@@ -9,7 +9,7 @@ allocator are in neither.
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch.autograd.profiler import profile
 
+from swiftvlm_eval.efficiency.free_memory import free_memory
 from swiftvlm_eval.efficiency.run_estimate import CUDA_CONTEXT
 from swiftvlm_eval.efficiency.workload import Workload, build_model
 
@@ -115,15 +116,7 @@ def available_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    found: list[int] = []
-    with suppress(OSError, ValueError, StopIteration):
-        lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
-        found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
-    with suppress(OSError, ValueError):  # "max" is no number: no limit
-        group = root / "sys/fs/cgroup"
-        limit, used = (int((group / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
-        found.append(max(0, limit - used))
-    return min(found, default=None)
+    return free_memory(root)
 
 
 def check_fits(workload: Workload, dtype: torch.dtype, device: torch.device, attn: str = "sdpa") -> None:

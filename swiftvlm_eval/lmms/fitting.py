@@ -1,7 +1,6 @@
 """`batch_size=auto`: the largest power of two that fits, by trial where full memory is an error, else estimated."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import torch
 import torch.distributed
@@ -71,33 +70,6 @@ def estimated_bytes(checkpoint: Checkpoint, inputs: Mapping[str, Tensor], new_to
         rows += 2 * shape.num_heads * length**2 * 4
     cache = 2 * (shape.num_layers + 1) * shape.key_width * (length + new_tokens) * number
     return int(pixels * 4 + pixels * number + max(tower, beams * rows) + beams * cache)
-
-
-def free_memory(root: Path = Path("/")) -> int | None:
-    """Bytes that this process can still take: what Linux calls available, within the limit of its control group.
-
-    Args:
-        root: of the file system.
-
-    Returns:
-        None where the system does not say.
-    """
-    try:
-        lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    known = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    for limit, used in (
-        ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
-        ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        try:
-            numbers = [(root / name).read_text(encoding="ascii").strip() for name in (limit, used)]
-        except OSError:
-            continue
-        if all(number.isdecimal() for number in numbers):  # or `max`
-            known.append(max(0, int(numbers[0]) - int(numbers[1])))
-    return min(known) if known else None
 
 
 def estimated_size(bytes_per_prompt: int, most: int, free: int | None) -> int:

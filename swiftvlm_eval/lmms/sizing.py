@@ -7,13 +7,13 @@ import torch
 from lmms_eval.api.instance import Instance
 from loguru import logger
 
+from swiftvlm_eval.efficiency.free_memory import free_memory
 from swiftvlm_eval.lmms.answering import Answering, generation_arguments, naming
 from swiftvlm_eval.lmms.batching import batches
 from swiftvlm_eval.lmms.fitting import (
     agreed,
     estimated_bytes,
     estimated_size,
-    free_memory,
     largest_that_fits,
     longest,
     processes,

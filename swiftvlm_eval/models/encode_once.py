@@ -15,6 +15,7 @@ import transformers
 from PIL import Image
 from torch import Tensor
 
+from swiftvlm_eval.models.feature_folder import checksum
 from swiftvlm_eval.models.feature_store import FeatureStore
 from swiftvlm_eval.models.image_features import ImageFeatures, Part, encoded, look, parts_for
 
@@ -174,8 +175,4 @@ def maker_of(checkpoint: "Checkpoint", parts: Collection[Part]) -> str:
 
 def weights_digest(module: Any) -> str:
     """32 hexadecimal digits of BLAKE2b over all weights and buffers of a module."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {list(value.shape)} ".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return checksum({name: value.detach().cpu() for name, value in module.state_dict().items()})

@@ -78,6 +78,8 @@ class Consultation:
 
     def _together(self, what: Asked, stage: Stage, numbers: Sequence[int], at: Boundary) -> dict[int, Any]:
         """Answers of those samples that can be asked in one go, with their padding if they differ in length."""
+        if (stage.boundary, False) in self.asked_alone:  # what the host reads there it reads with padding, too
+            return {}
         groups: dict[Any, dict[int, Sample]] = {}
         for number in numbers:
             sample = self._held(at.sample(number), number, at)
@@ -90,8 +92,6 @@ class Consultation:
                     return self._in_one_go(what, stage, dict(zip(numbers, held, strict=True)), at)
             except Apart:
                 self.asked_alone.add((stage.boundary, True))
-        if (stage.boundary, False) in self.asked_alone:
-            return {}
         found: dict[int, Any] = {}
         for group in groups.values():
             with suppress(Apart):

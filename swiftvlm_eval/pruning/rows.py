@@ -212,12 +212,6 @@ def initial_rows(
     )
 
 
-def apply_edit(rows: SampleRows, states: Tensor, edit: RowEdit, renumber: bool) -> tuple[SampleRows, Tensor]:
-    """`apply_edits` for one sample; its rows [n', hidden_size] as one tensor."""
-    (edited,), (pieces,) = apply_edits([rows], [states], [edit], [renumber])
-    return edited, torch.cat([*pieces])
-
-
 def apply_edits(
     rows: Sequence[SampleRows], states: Sequence[Tensor], edits: Sequence[RowEdit], renumber: Sequence[bool]
 ) -> tuple[list[SampleRows], list[Sequence[Tensor]]]:
@@ -278,7 +272,7 @@ def in_order(edit: RowEdit) -> RowEdit:
 
 
 def _sorted_anew(rows: SampleRows, states: Tensor, edit: RowEdit, renumber: bool) -> tuple[SampleRows, Tensor]:
-    """`apply_edit` for rows that may stand anywhere."""
+    """`apply_edits` for one sample, whose rows may stand anywhere."""
     parts, num_text = rows.arrangement, rows.arrangement.num_text
     places = torch.cat([parts.text_of(rows.places), edit.places.to(rows.places)])
     order = places.argsort(dim=0, stable=True)

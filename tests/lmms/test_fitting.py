@@ -9,12 +9,12 @@ import torch
 from lmms.test_out_of_memory import caption_of, recorded, small
 from lmms.tiny_runs import QUESTIONS, TASK, checkpoint, make_model, make_requests
 
+from swiftvlm_eval.efficiency.free_memory import free_memory
 from swiftvlm_eval.lmms import fitting, sizing
 from swiftvlm_eval.lmms.fitting import (
     agreed,
     estimated_bytes,
     estimated_size,
-    free_memory,
     largest_that_fits,
     longest,
 )

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 
 from swiftvlm_eval.pruning.contract import PruningMethod, RowEdit, Signals
+from swiftvlm_eval.pruning.rows import SampleRows, apply_edits
 from swiftvlm_eval.pruning.schedule import Plan, Stage
 from swiftvlm_eval.pruning.words import ScoreLayer
 from swiftvlm_eval.pruning.work import PromptWork, Work
@@ -46,6 +47,14 @@ def probe(act: Callable[[Signals], Any], *, needs: Sequence[str] = (), **options
     cls = type("Probe", (Probe,), {"needs": frozenset(needs)})
     made: Probe = cls(act=run, **options)
     return made
+
+
+def apply_edit(
+    rows: SampleRows, states: torch.Tensor, edit: RowEdit, renumber: bool
+) -> tuple[SampleRows, torch.Tensor]:
+    """`apply_edits` for one sample."""
+    (edited,), (pieces,) = apply_edits([rows], [states], [edit], [renumber])
+    return edited, torch.cat([*pieces])
 
 
 @dataclass

@@ -9,13 +9,14 @@ import pytest
 import torch
 from benchmarks.counted import Counted, counted
 from benchmarks.small_llava import prompts, small_llava
+from probe_methods import apply_edit
 
 from swiftvlm_eval import make_method, method_names, prune
 from swiftvlm_eval.pruning import engine, merging, rows
 from swiftvlm_eval.pruning.arrangement import OneRun
 from swiftvlm_eval.pruning.contract import RowEdit
 from swiftvlm_eval.pruning.merging import density_peak_clusters, distances
-from swiftvlm_eval.pruning.rows import apply_edit, apply_edits, initial_rows
+from swiftvlm_eval.pruning.rows import apply_edits, initial_rows
 from swiftvlm_eval.pruning.scores import rank_of_rows
 from swiftvlm_eval.testing.greedy import generate
 from swiftvlm_eval.testing.tiny_models import SYSTEM, make_image, tiny_llava

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from probe_methods import probe
+from probe_methods import apply_edit, probe
 from transformers import Qwen3Config
 
 from swiftvlm_eval import prune
 from swiftvlm_eval.models.adapter import DecoderPart, adapter_for
 from swiftvlm_eval.pruning.contract import RowEdit, Signals
-from swiftvlm_eval.pruning.rows import apply_edit, initial_rows
+from swiftvlm_eval.pruning.rows import initial_rows
 from swiftvlm_eval.testing.greedy import generate
 from swiftvlm_eval.testing.tiny_models import make_image, make_inputs, tiny_llava
 
